@@ -1,0 +1,137 @@
+"""Models on disk: safetensors files that carry their own configuration.
+
+A model is a folder with `tokenizer.safetensors` and, once a prior is trained, `prior.safetensors`. The metadata of each file holds, under
+the key `bisquit`, JSON with the format's version, the part's kind and its configuration; the prior's names the fingerprint of the
+tokenizer that its tokens come from. Nothing in these files is ever run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from bisquit.atomic import atomic_file
+from bisquit.config import Settings
+from bisquit.errors import BisquitError, ConfigError, ModelError
+from bisquit.priors import Prior, RasterConfig, build_prior
+from bisquit.tokenizer import Tokenizer, TokenizerConfig
+
+AnySettings = TypeVar("AnySettings", bound=Settings)
+
+FORMAT_VERSION = 1
+TOKENIZER_FILE = "tokenizer.safetensors"
+PRIOR_FILE = "prior.safetensors"
+
+
+def save_tokenizer(tokenizer: Tokenizer, path: str | os.PathLike[str], dtype: torch.dtype = torch.float32) -> None:
+    """Write a tokenizer to one file, its weights as `dtype`."""
+    write_tensors(path, _weights(tokenizer, dtype), {"part": "tokenizer", "config": tokenizer.config.to_dict()})
+
+
+def load_tokenizer(path: str | os.PathLike[str]) -> Tokenizer:
+    """Read what `save_tokenizer` wrote; weights become float32. Raises ModelError on anything else."""
+    tensors, description = read_tensors(path, "tokenizer")
+    return build_tokenizer(description["config"], tensors, path)
+
+
+def build_tokenizer(config: Mapping[str, Any], tensors: Mapping[str, Tensor], path: str | os.PathLike[str]) -> Tokenizer:
+    """Return the tokenizer of a configuration and its weights, both as read from `path`. Raises ModelError if they do not fit."""
+    tokenizer = Tokenizer(_settings(TokenizerConfig, config, path))
+    _load_weights(tokenizer, tensors, path)
+    return tokenizer.eval()
+
+
+class SavedPrior(NamedTuple):
+    """A prior as it is read from a file, and what it belongs to."""
+
+    prior: Prior
+    frame_size: tuple[int, int]
+    """(H, W) of the frames whose tokens it was trained on."""
+    tokenizer: str
+    """The fingerprint of the tokenizer that made them."""
+
+
+def save_prior(saved: SavedPrior, path: str | os.PathLike[str], dtype: torch.dtype = torch.float32) -> None:
+    """Write a prior and what it belongs to to one file, its weights as `dtype`."""
+    prior = saved.prior
+    description = {
+        "part": "prior",
+        "config": prior.config.to_dict(),
+        "bits": prior.bits,
+        "grid": list(prior.grid),
+        "frame_size": list(saved.frame_size),
+        "tokenizer": saved.tokenizer,
+    }
+    write_tensors(path, _weights(prior, dtype), description)
+
+
+def load_prior(path: str | os.PathLike[str]) -> SavedPrior:
+    """Read what `save_prior` wrote. Raises ModelError on anything else."""
+    tensors, description = read_tensors(path, "prior")
+    try:
+        height, width = description["frame_size"]
+        rows, columns = description["grid"]
+        config = _settings(RasterConfig, description["config"], path)
+        prior = build_prior(config, description["bits"], (rows, columns))
+        saved = SavedPrior(prior.eval(), (int(height), int(width)), str(description["tokenizer"]))
+    except (KeyError, TypeError, ValueError, ConfigError) as error:
+        raise ModelError(f"{path} describes no prior that this version can build: {error}") from error
+    _load_weights(prior, tensors, path)
+    return saved
+
+
+def write_tensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:
+    """Write tensors with their description to a safetensors file, whole or not at all."""
+    text = json.dumps({"format": FORMAT_VERSION, **description})
+    with atomic_file(path) as partial:
+        save_file(dict(tensors), partial, metadata={"bisquit": text})
+
+
+def read_tensors(path: str | os.PathLike[str], part: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read a safetensors file of ours that holds `part`: its tensors and its description.
+
+    Raises ModelError if there is no such file, if it is cut or no safetensors file, of another format version, or of another part.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ModelError(f"{path} is not there: expected the {part} of a model that `bisquit train` made")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            description = json.loads(metadata["bisquit"])
+            version, found = description["format"], description["part"]
+            if version != FORMAT_VERSION:
+                raise ModelError(f"{path} is of format version {version}: this bisquit reads version {FORMAT_VERSION}")
+            if found != part:
+                raise ModelError(f"{path} holds a {found}: expected a {part}")
+            return {name: file.get_tensor(name) for name in file.keys()}, description  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{path} cannot be read as safetensors, cut or damaged: {error}") from error
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ModelError(f"{path} is a safetensors file, but none that bisquit wrote") from error
+
+
+def _weights(module: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:
+    return {name: value.detach().to("cpu", dtype).contiguous() for name, value in module.state_dict().items()}
+
+
+def _load_weights(module: nn.Module, tensors: Mapping[str, Tensor], path: str | os.PathLike[str]) -> None:
+    try:
+        module.load_state_dict({name: value.float() for name, value in tensors.items()})
+    except RuntimeError as error:
+        raise ModelError(f"{path}: weights and configuration do not fit together") from error
+
+
+def _settings(cls: type[AnySettings], data: Mapping[str, Any], path: str | os.PathLike[str]) -> AnySettings:
+    try:
+        return cls.from_dict(data)
+    except BisquitError as error:
+        raise ModelError(f"{path}: {error}") from error

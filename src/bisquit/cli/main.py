@@ -1,0 +1,70 @@
+"""The command line: `bisquit VERB`. Each verb is a module of its own, imported when it is called, so that help comes at once."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+from bisquit.errors import BisquitError, RunStopped
+
+VERBS = {
+    "train": ("bisquit.cli.train", "Train a tokenizer, or a prior over its tokens."),
+    "tokenize": ("bisquit.cli.tokenize", "Turn a set of frames into a file of tokens."),
+    "sample": ("bisquit.cli.sample", "Paint new frames."),
+    "reconstruct": ("bisquit.cli.reconstruct", "Send pictures through their tokens and back."),
+    "evaluate": ("bisquit.cli.evaluate", "Measure a model on frames."),
+    "info": ("bisquit.cli.info", "Say what is in a model, a file of tokens or a set of frames."),
+}
+
+
+class Verbs(click.Group):
+    """A group whose commands are imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        command = importlib.import_module(VERBS[cmd_name][0]).command
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Verbs"):
+            formatter.write_dl([(name, text) for name, (_, text) in VERBS.items()])
+
+
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="bisquit", message="%(prog)s %(version)s")
+def bisquit() -> None:
+    """Pictures as short sequences of binary tokens, and one small model over them."""
+
+
+def main() -> None:
+    """Run the command line; what goes wrong on purpose is one line on standard error and exit status 2."""
+    try:
+        bisquit(standalone_mode=False)
+    except click.exceptions.Exit as exit_:
+        sys.exit(exit_.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except (click.Abort, KeyboardInterrupt):
+        _say("stopped")
+        sys.exit(130)
+    except RunStopped as error:
+        _say(str(error))
+        sys.exit(128 + error.signal_number)
+    except BisquitError as error:
+        _say(str(error))
+        sys.exit(2)
+    except OSError as error:
+        _say(f"{error.filename or 'the file system'}: {error.strerror or error}")
+        sys.exit(2)
+
+
+def _say(message: str) -> None:
+    print(f"bisquit: {message}", file=sys.stderr)  # noqa: T201

@@ -1,0 +1,59 @@
+"""Flags that several verbs share, and how long work shows how far it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+OUTPUT = click.Path(path_type=Path)
+
+
+class FrameSize(click.ParamType):
+    """A size in pixels, height x width, such as 100x150."""
+
+    name = "HxW"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        if isinstance(value, tuple):
+            return value
+        try:
+            height, width = (int(part) for part in value.lower().split("x"))
+            if height > 0 and width > 0:
+                return height, width
+        except ValueError:
+            pass
+        self.fail(f"{value} must be height x width in pixels, such as 100x150", param, ctx)
+
+
+def frames_options(function: Function) -> Function:
+    """Add the flags that say how frames are read."""
+    function = click.option(
+        "--skip-bad", is_flag=True, help="Leave out pictures that cannot be read, and count them; else the first one stops the run."
+    )(function)
+    return click.option(
+        "--size", type=FrameSize(), default=None, help="Resize every frame to this height x width, such as 100x150; else all must be of one size."
+    )(function)
+
+
+@contextmanager
+def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Yield a function of what is done and what there is to do, shown as a bar on standard error where that is a terminal."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def report_skipped(skipped: tuple[str, ...]) -> None:
+    """Say on standard error how many pictures were left out, and which."""
+    if skipped:
+        more = f" and {len(skipped) - 5} more" if len(skipped) > 5 else ""
+        click.echo(f"left out {len(skipped)} that could not be read: {', '.join(skipped[:5])}{more}", err=True)

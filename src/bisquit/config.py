@@ -1,0 +1,51 @@
+"""Settings: frozen dataclasses that check themselves, travel as JSON, and explain their fields.
+
+A class of settings stands beside the class that it configures, derives from `Settings`, is a frozen dataclass, and checks its
+ranges in `__post_init__`. The docstring under a field is also the help text of its command-line flag.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Self
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from bisquit.errors import ConfigError
+
+
+class Settings:
+    """Base of all settings: to plain data and back, strictly."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings as plain data for JSON."""
+        return TypeAdapter(type(self)).dump_python(self, mode="json")
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Return settings made from what `to_dict` gave. Raises ConfigError on a missing, unknown or unfit field."""
+        try:
+            return TypeAdapter(cls).validate_python(dict(data))
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(str(part) for part in first["loc"])
+            raise ConfigError(f"{cls.__name__}: {field}: {first['msg']}") from error
+
+    @classmethod
+    def descriptions(cls) -> dict[str, str]:
+        """Return the docstring of each field that has one."""
+        schema = TypeAdapter(cls).json_schema()
+        return {name: field["description"] for name, field in schema["properties"].items() if "description" in field}
+
+    def replace(self, **changes: Any) -> Self:
+        """Return a copy with some fields changed, checked anew."""
+        return dataclasses.replace(self, **changes)  # type: ignore[type-var]
+
+
+def require(holds: bool, field: str, value: object, wanted: str) -> None:
+    """Raise a ConfigError that names the field, its value and what was wanted, unless `holds`."""
+    if not holds:
+        raise ConfigError(f"{field} is {value}: it must be {wanted}")

@@ -1,0 +1,74 @@
+"""How many bits a sequential prior needs for tokens: their exact negative log-likelihood, an ideal coder's length."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bisquit.config import require
+from bisquit.errors import ModelError, ShapeError
+from bisquit.evaluation.inference import measured
+from bisquit.progress import Progress
+
+if TYPE_CHECKING:
+    from bisquit.priors.base import SequentialPrior
+
+
+@dataclass(frozen=True, eq=False)
+class Likelihood:
+    """The bits of N images of h x w tokens each."""
+
+    bits_per_token: float
+    bits_per_image: float
+    """Mean over the images."""
+    bits_per_image_stderr: float | None
+    """Standard error of that mean, as if the images were independent; None for a single image."""
+    per_image_bits: np.ndarray
+    """float64 (N,)."""
+    bits_by_position: np.ndarray
+    """float64 (h, w): the mean bits of the token in each grid cell."""
+
+
+def likelihood(
+    prior: SequentialPrior, tokens: np.ndarray | Tensor, batch_size: int, progress: Progress | None = None
+) -> Likelihood:
+    """Measure the bits of tokens (N, h, w) of any integer type under `prior`, with its dropout off.
+
+    Each token's bits come from the prior in float32, and are summed in float64. Raises ShapeError if there are no
+    tokens or their grid is not the prior's, TokenError if one is outside of its codebook, and ModelError if bits are
+    not finite.
+    """
+    require(batch_size >= 1, "batch_size", batch_size, "at least 1")
+    if tokens.ndim != 3 or 0 in tokens.shape:
+        raise ShapeError(f"tokens are {tuple(tokens.shape)}: they must be (N, h, w), none of them 0")
+    images, height, width = tokens.shape
+    per_image_bits = np.empty(images)
+    position_bits = np.zeros((height, width))
+    with measured(prior) as device:
+        for start in range(0, images, batch_size):
+            batch = _int64(tokens[start : start + batch_size]).to(device)
+            prior.check(batch)
+            bits = prior.token_bits(batch).double().cpu().numpy()
+            per_image_bits[start : start + len(batch)] = bits.sum(axis=(1, 2))
+            position_bits += bits.sum(axis=0)
+            if progress is not None:
+                progress(start + len(batch), images)
+    if not np.isfinite(per_image_bits).all():
+        raise ModelError("the prior's bits are not finite: its weights are damaged, or its training diverged")
+    mean = float(per_image_bits.mean())
+    return Likelihood(
+        bits_per_token=mean / (height * width),
+        bits_per_image=mean,
+        bits_per_image_stderr=float(per_image_bits.std(ddof=1)) / math.sqrt(images) if images > 1 else None,
+        per_image_bits=per_image_bits,
+        bits_by_position=position_bits / images,
+    )
+
+
+def _int64(tokens: np.ndarray | Tensor) -> Tensor:
+    return torch.from_numpy(tokens.astype(np.int64)) if isinstance(tokens, np.ndarray) else tokens.long()

@@ -1,0 +1,205 @@
+"""One model measured on one set of frames: what it loses, how many bits it needs, and how it stands against counting.
+
+    frames ──encode──> tokens ──decode──> reconstructions      mse, psnr_db, ssim
+                         ├── codebook_health                   codes_used, perplexity, advice
+                         ├── likelihood(prior)                 bits_per_image
+                         └── CountModel.bits                   count_baseline_bits_per_image
+
+Bits mean nothing without the distortion beside them, so that one table holds both.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from bisquit.config import require
+from bisquit.errors import FrameError, TokenError
+from bisquit.evaluation.codebook import CodebookHealth, codebook_health
+from bisquit.evaluation.count_baseline import CountModel
+from bisquit.evaluation.inference import measured
+from bisquit.evaluation.likelihood import Likelihood, likelihood
+from bisquit.evaluation.reconstruction import Reconstruction, ReconstructionMeter
+from bisquit.frames import FrameSet
+from bisquit.priors.base import SequentialPrior
+from bisquit.progress import Progress
+from bisquit.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class CountBaseline:
+    """What counting alone needs for the same tokens."""
+
+    bits_per_image: float
+    """Mean over the images."""
+    fitted_on_frames: int
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """All that was measured of one model on one set of frames."""
+
+    height_px: int
+    width_px: int
+    tokens_per_image: int
+    reconstruction: Reconstruction
+    codebook: CodebookHealth
+    likelihood: Likelihood | None
+    """None for a tokenizer without a prior."""
+    count_baseline: CountBaseline | None
+    """None where no count model was fitted."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the figures as one flat dictionary of plain data, with None for what was not measured."""
+        return {
+            "frames": self.reconstruction.frames,
+            "height_px": self.height_px,
+            "width_px": self.width_px,
+            "tokens_per_image": self.tokens_per_image,
+            "mse": self.reconstruction.mse,
+            "psnr_db": self.reconstruction.psnr_db,
+            "ssim": self.reconstruction.ssim,
+            **self._bits(),
+            **_codebook_figures(self.codebook),
+        }
+
+    def _bits(self) -> dict[str, float | None]:
+        bits_per_image = None if self.likelihood is None else self.likelihood.bits_per_image
+        baseline_bits = None if self.count_baseline is None else self.count_baseline.bits_per_image
+        gain = None
+        if bits_per_image is not None and baseline_bits:  # a baseline of 0 bits leaves nothing to gain
+            gain = 1 - bits_per_image / baseline_bits
+        return {
+            "raw_bits_per_image": self.tokens_per_image * self.codebook.bits,
+            "bits_per_image": bits_per_image,
+            "bits_per_image_stderr": None if self.likelihood is None else self.likelihood.bits_per_image_stderr,
+            "bits_per_token": None if self.likelihood is None else self.likelihood.bits_per_token,
+            "bits_per_pixel": None if bits_per_image is None else bits_per_image / (self.height_px * self.width_px),
+            "count_baseline_bits_per_image": baseline_bits,
+            "count_baseline_fitted_on": None if self.count_baseline is None else self.count_baseline.fitted_on_frames,
+            "gain_over_count_baseline": gain,
+        }
+
+    def to_json(self) -> str:
+        """Return `to_dict` as indented JSON that ends with a new line."""
+        return json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n"
+
+
+def _codebook_figures(health: CodebookHealth) -> dict[str, Any]:
+    return {
+        "codes": health.codes,
+        "codes_used": health.codes_used,
+        "dead_codes": health.dead_codes,
+        "perplexity": health.perplexity,
+        "joint_entropy_bits": health.joint_entropy_bits,
+        "shared_bits": health.shared_bits,
+        "bit_entropies_bits": health.bit_entropies_bits.tolist(),
+        "constant_bits": list(health.constant_bits),
+        "constant_positions": len(health.constant_positions),
+        "strongest_pairs": [list(pair) for pair in health.strongest_pairs],
+        "advice": list(health.advice),
+    }
+
+
+class SummaryRow(NamedTuple):
+    """One line of a table for people."""
+
+    measure: str
+    value: str
+
+
+def summary(data: Mapping[str, Any]) -> tuple[SummaryRow, ...]:
+    """Return the lines of a table of what `Evaluation.to_dict` gave; what was not measured has none."""
+    return tuple(SummaryRow(measure, form.format(**data)) for key, measure, form in _SUMMARY if data[key] is not None)
+
+
+_SUMMARY = (  # the key that must have been measured, what it is called, how it is written
+    ("frames", "frames", "{frames:,} of {height_px} x {width_px} pixels"),
+    ("mse", "mean squared error, of [-0.5, 0.5]", "{mse:.5f}"),
+    ("psnr_db", "PSNR, mean of the frames'", "{psnr_db:.2f} dB"),
+    ("ssim", "SSIM", "{ssim:.4f}"),
+    ("raw_bits_per_image", "bits an image, as stored", "{raw_bits_per_image:,} in {tokens_per_image:,} tokens"),
+    ("bits_per_image", "bits an image, by the prior", "{bits_per_image:,.0f}"),
+    ("bits_per_image_stderr", "standard error of it", "{bits_per_image_stderr:,.1f}"),
+    ("bits_per_token", "bits a token", "{bits_per_token:.3f}"),
+    ("bits_per_pixel", "bits a pixel", "{bits_per_pixel:.4f}"),
+    (
+        "count_baseline_bits_per_image",
+        "bits an image, by counts",
+        "{count_baseline_bits_per_image:,.0f}, counted on {count_baseline_fitted_on:,} frames",
+    ),
+    ("gain_over_count_baseline", "the prior needs less by", "{gain_over_count_baseline:.1%}"),
+    ("codes_used", "codes in use", "{codes_used:,} of {codes:,}"),
+    ("joint_entropy_bits", "entropy of a token", "{joint_entropy_bits:.2f} bits"),
+    ("perplexity", "perplexity of the codebook", "{perplexity:,.0f}"),
+    ("shared_bits", "what its bits tell of one another", "{shared_bits:.2f} bits"),
+)
+
+
+def evaluate(
+    tokenizer: Tokenizer,
+    prior: SequentialPrior | None,
+    frames: FrameSet,
+    count_model: CountModel | None,
+    batch_size: int,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Measure a tokenizer, and a prior and a count model if there are any, on all of `frames`.
+
+    progress: told of frames, each once for the tokenizer and once more for the prior. Raises FrameError if there are no
+    frames, and TokenError if the prior or the count model is of another codebook.
+    """
+    require(batch_size >= 1, "batch_size", batch_size, "at least 1")
+    if not len(frames):
+        raise FrameError("there are no frames to evaluate")
+    for name, model in (("prior", prior), ("count model", count_model)):
+        if model is not None and model.codebook_size != tokenizer.codebook_size:
+            raise TokenError(
+                f"the {name} has a codebook of {model.codebook_size}, the tokenizer one of {tokenizer.codebook_size}: "
+                "they do not belong together"
+            )
+    total = len(frames) * (1 if prior is None else 2)
+    tokens, reconstruction = _through_tokens(tokenizer, frames, batch_size, _part_of(progress, 0, total))
+    bits = None if prior is None else likelihood(prior, tokens, batch_size, _part_of(progress, len(frames), total))
+    return Evaluation(
+        height_px=frames.height,
+        width_px=frames.width,
+        tokens_per_image=tokens[0].size,
+        reconstruction=reconstruction,
+        codebook=codebook_health(tokens, tokenizer.bits),
+        likelihood=bits,
+        count_baseline=None if count_model is None else _counted(count_model, tokens),
+    )
+
+
+def _through_tokens(
+    tokenizer: Tokenizer, frames: FrameSet, batch_size: int, progress: Progress | None
+) -> tuple[np.ndarray, Reconstruction]:
+    """Return the tokens of all frames, int64 (N, h, w), and how well the frames come back from them."""
+    meter = ReconstructionMeter()
+    parts = []
+    with measured(tokenizer) as device:
+        for start in range(0, len(frames), batch_size):
+            batch = torch.from_numpy(frames[start : start + batch_size]).to(device)
+            tokens = tokenizer.encode(batch)
+            meter.update(batch, tokenizer.decode(tokens, size=(frames.height, frames.width)))
+            parts.append(tokens.cpu().numpy())
+            if progress is not None:
+                progress(start + len(batch), len(frames))
+    return np.concatenate(parts), meter.compute()
+
+
+def _counted(model: CountModel, tokens: np.ndarray) -> CountBaseline:
+    return CountBaseline(bits_per_image=float(model.bits(tokens).mean()), fitted_on_frames=model.frames)
+
+
+def _part_of(progress: Progress | None, done_before: int, total: int) -> Progress | None:
+    """Return a progress for one part of the work that counts on from `done_before` towards `total`."""
+    if progress is None:
+        return None
+    return lambda done, _: progress(done_before + done, total)

@@ -1,0 +1,25 @@
+"""Pictures in and out: where they come from, how they are decoded and cached, how a set is split, how they are shown.
+
+    source ──listing──> files ──parquet | imagefolder──> records ──decode──> pixels ──cache──> FrameSet
+    FrameSet ──split──> train, valid ──augment──> varied frames
+
+Everything outside this package sees uint8 (B, H, W, 3) RGB. Importing the package imports no torch; augmentation, which
+needs it, is imported from `bisquit.frames.augment`.
+"""
+
+from __future__ import annotations
+
+from bisquit.frames.frameset import FrameSet
+from bisquit.frames.loading import load_frames, load_splits
+from bisquit.frames.pictures import contact_sheet, read_frame, write_frame
+from bisquit.frames.split import split_by_group
+
+__all__ = [
+    "FrameSet",
+    "contact_sheet",
+    "load_frames",
+    "load_splits",
+    "read_frame",
+    "split_by_group",
+    "write_frame",
+]

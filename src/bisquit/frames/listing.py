@@ -1,0 +1,103 @@
+"""From what the user names (a file, a folder, a glob, a bundled set) to the files that are read, in a fixed order."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from bisquit.errors import FrameError
+
+BUNDLED = "bundled"
+BUNDLED_SPLITS = ("train", "valid")
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+PARQUET_SUFFIX = ".parquet"
+METADATA_NAME = "metadata.csv"
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The files of a source, sorted: Parquet files or pictures, never both.
+
+    Names of frames are paths relative to `root`. `metadata` holds the metadata.csv files of a folder of pictures.
+    """
+
+    root: Path
+    parquet: tuple[Path, ...] = ()
+    pictures: tuple[Path, ...] = ()
+    metadata: tuple[Path, ...] = ()
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Every file whose content the frames come from."""
+        return self.parquet + self.pictures + self.metadata
+
+    def name(self, path: Path) -> str:
+        """Return a file's name as the frames and the messages have it: relative to `root`, with forward slashes."""
+        return path.relative_to(self.root).as_posix()
+
+
+def list_files(source: str | os.PathLike[str]) -> Listing:
+    """Find the files of a source: a Parquet file, a picture, a folder of either, a glob, or a bundled set.
+
+    Folders are searched to any depth; hidden files and folders are passed over. Raises FrameError if there is no such
+    source, if it holds no frames, or if it holds both Parquet files and pictures.
+    """
+    text = os.fspath(source)
+    if text == BUNDLED or text.startswith(f"{BUNDLED}:"):
+        path = _bundled_file(text)
+        return Listing(path.parent, parquet=(path,))
+    path = Path(text).expanduser()
+    if path.is_dir():
+        return _sort_out(text, path, _visible_files(path), with_metadata=True)
+    if path.is_file():
+        return _sort_out(text, path.parent, [path])
+    if glob.has_magic(text):
+        return _sort_out(text, _fixed_part(path), _matches(path))
+    raise FrameError(f"{text} does not exist: give a Parquet file, a folder, a glob, or bundled:train")
+
+
+def _bundled_file(text: str) -> Path:
+    split = text.removeprefix(BUNDLED).removeprefix(":")
+    if split not in BUNDLED_SPLITS:
+        raise FrameError(f"{text} is no set of frames: the bundled ones are bundled:train and bundled:valid")
+    return Path(__file__).parent / BUNDLED / f"{split}{PARQUET_SUFFIX}"
+
+
+def _sort_out(source: str, root: Path, paths: Iterable[Path], *, with_metadata: bool = False) -> Listing:
+    ordered = sorted(set(paths), key=lambda path: path.as_posix())
+    parquet = tuple(path for path in ordered if path.suffix.lower() == PARQUET_SUFFIX)
+    pictures = tuple(path for path in ordered if path.suffix.lower() in PICTURE_SUFFIXES)
+    if parquet and pictures:
+        raise FrameError(
+            f"{source} holds both Parquet files ({parquet[0].name}) and pictures ({pictures[0].name}): "
+            f"choose one kind with a glob such as '{source}/*{PARQUET_SUFFIX}'"
+        )
+    if not parquet and not pictures:
+        raise FrameError(f"{source} holds no frames: no Parquet file and no JPEG, PNG or WebP picture was found")
+    metadata = tuple(path for path in ordered if path.name == METADATA_NAME) if with_metadata and pictures else ()
+    return Listing(root, parquet, pictures, metadata)
+
+
+def _visible_files(folder: Path) -> Iterator[Path]:
+    for parent, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith((".", "__"))]
+        yield from (Path(parent, name) for name in files if not name.startswith("."))
+
+
+def _matches(pattern: Path) -> Iterator[Path]:
+    for match in map(Path, glob.glob(str(pattern), recursive=True)):
+        if match.is_dir():
+            yield from _visible_files(match)
+        else:
+            yield match
+
+
+def _fixed_part(pattern: Path) -> Path:
+    """Return the folders of a glob before its first wildcard."""
+    fixed = pattern.parent
+    while glob.has_magic(str(fixed)):
+        fixed = fixed.parent
+    return fixed

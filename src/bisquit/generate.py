@@ -1,0 +1,135 @@
+"""The pipeline: a tokenizer and a prior over its tokens, from nothing to frames, and from frames to tokens and back.
+
+    sample:   seed ──prior──> tokens ──tokenizer──> frames
+    encode:   frames ──tokenizer──> tokens          decode:   tokens ──tokenizer──> frames
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bisquit.checkpoint import PRIOR_FILE, TOKENIZER_FILE, load_prior, load_tokenizer
+from bisquit.errors import ConfigError, ModelError
+from bisquit.priors import Prior, SequentialPrior
+from bisquit.progress import Progress
+from bisquit.sampling import SamplingConfig, sample
+from bisquit.tokenizer import Tokenizer
+
+Preview = Callable[[np.ndarray], None]
+"""Called with the partial pictures, uint8 (B, H, W, 3), after each row of tokens; what is not painted yet is grey."""
+
+GREY = 128
+
+
+class Pipeline:
+    """A tokenizer and, where there is one, a prior over its tokens.
+
+    Arrays in and out are NumPy's on the CPU, wherever the model is. `to` moves the model.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, prior: Prior | None = None, frame_size: tuple[int, int] | None = None) -> None:
+        """Pair a tokenizer with a prior. frame_size: (H, W) of the frames to paint; by default the prior's grid, in whole patches."""
+        if prior is not None and prior.bits != tokenizer.bits:
+            raise ModelError(f"the prior is over tokens of {prior.bits} bits, the tokenizer's have {tokenizer.bits}")
+        self.tokenizer = tokenizer.eval()
+        self.prior = prior.eval() if prior is not None else None
+        self.frame_size = frame_size
+
+    def to(self, device: str | torch.device) -> Self:
+        """Move the model to a device, such as "cuda"."""
+        self.tokenizer.to(device)
+        if self.prior is not None:
+            self.prior.to(device)
+        return self
+
+    def encode(self, frames: np.ndarray) -> np.ndarray:
+        """Turn frames, uint8 (B, H, W, 3), into tokens, int64 (B, h, w). Raises ShapeError on other arrays."""
+        return self.tokenizer.encode(torch.from_numpy(np.ascontiguousarray(frames))).cpu().numpy()
+
+    def decode(self, tokens: np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:
+        """Turn tokens, int64 (B, h, w), into frames, uint8 (B, H, W, 3), cropped to size (H, W) where given."""
+        return self._decode(torch.from_numpy(tokens.astype(np.int64)), size)
+
+    def sample(
+        self,
+        n: int,
+        *,
+        seed: int = 0,
+        settings: SamplingConfig | None = None,
+        batch_size: int = 16,
+        progress: Progress | None = None,
+        preview: Preview | None = None,
+    ) -> np.ndarray:
+        """Paint n new frames, uint8 (n, H, W, 3): pictures 0 to n - 1 of the seed, the same ones for any batch_size.
+
+        progress: called with tokens done and to do. preview: called with the partial pictures of the batch at hand. Raises ModelError if
+        the model has no prior that can paint token by token.
+        """
+        if n < 1 or batch_size < 1:
+            raise ConfigError(f"n is {n} and batch_size {batch_size}: both must be at least 1")
+        prior = self.prior
+        if not isinstance(prior, SequentialPrior):
+            raise ModelError("this model has no prior to paint with: train one with `bisquit train prior`")
+        frames = []
+        for start in range(0, n, batch_size):
+            numbers = range(start, min(start + batch_size, n))
+
+            def on_token(done: int, tokens: Tensor, numbers: range = numbers) -> None:
+                if progress:
+                    progress(numbers.start * prior.length + done * len(numbers), n * prior.length)
+                if preview and done % prior.grid[1] == 0:
+                    preview(self._partial(tokens, done))
+
+            frames.append(self._decode(sample(prior, numbers, seed=seed, settings=settings, on_token=on_token), self.frame_size))
+        return np.concatenate(frames)
+
+    def _decode(self, tokens: Tensor, size: tuple[int, int] | None) -> np.ndarray:
+        """Decode one picture at a time: convolutions round differently in another batch, and a seed's picture shall not."""
+        return np.concatenate([self.tokenizer.decode(tokens[i : i + 1], size).cpu().numpy() for i in range(len(tokens))])
+
+    def _partial(self, tokens: Tensor, done: int) -> np.ndarray:
+        """Return the frames of tokens of which the first `done` are painted, the rest grey."""
+        frames = self._decode(tokens, self.frame_size)
+        height, width = frames.shape[1:3]
+        p = self.tokenizer.patch_size
+        painted = (np.arange(tokens[0].numel()) < done).reshape(tokens.shape[1:]).repeat(p, axis=0).repeat(p, axis=1)
+        frames[:, ~painted[:height, :width]] = GREY
+        return frames
+
+
+def load(model: str | os.PathLike[str]) -> Pipeline:
+    """Load a model: the name of one that ships with bisquit, or a folder that `bisquit train` made.
+
+    Raises ModelError if there is no such model, if a file is damaged or of another version, or if its prior belongs to another tokenizer.
+    """
+    shipped = files("bisquit") / "weights" / os.fspath(model)
+    if not Path(model).is_dir() and shipped.is_dir():
+        with as_file(shipped) as folder:
+            return _load_folder(folder)
+    return _load_folder(Path(model))
+
+
+def _load_folder(folder: Path) -> Pipeline:
+    if not folder.is_dir():
+        raise ModelError(f"{folder} is neither a folder nor a model that ships with bisquit: {', '.join(shipped_models()) or 'none'}")
+    tokenizer = load_tokenizer(folder / TOKENIZER_FILE)
+    if not (folder / PRIOR_FILE).exists():
+        return Pipeline(tokenizer)
+    prior, frame_size, fingerprint = load_prior(folder / PRIOR_FILE)
+    if fingerprint != tokenizer.fingerprint():
+        raise ModelError(f"{folder}: its prior is over the tokens of tokenizer {fingerprint}, not of {tokenizer.fingerprint()} beside it")
+    return Pipeline(tokenizer, prior, frame_size)
+
+
+def shipped_models() -> list[str]:
+    """Return the names of the models that ship with bisquit."""
+    weights = files("bisquit") / "weights"
+    return sorted(entry.name for entry in weights.iterdir() if entry.is_dir()) if weights.is_dir() else []

@@ -1,0 +1,76 @@
+"""What every prior does: say how likely tokens are, and paint new ones.
+
+Every prior has a loss and can sample; only a `SequentialPrior` has a next-token distribution, and only that is what sampling token by
+token and the codec take, so that a prior without exact likelihood is refused by its type.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bisquit.config import Settings
+from bisquit.errors import ShapeError, TokenError
+
+
+class Prior(nn.Module, ABC):
+    """A distribution over grids of tokens."""
+
+    config: Settings
+    bits: int
+    grid: tuple[int, int]
+
+    @property
+    def codebook_size(self) -> int:
+        """How many tokens there are: 2**bits."""
+        return 2**self.bits
+
+    @property
+    def length(self) -> int:
+        """Tokens an image: h w."""
+        return self.grid[0] * self.grid[1]
+
+    @abstractmethod
+    def loss(self, tokens: Tensor) -> Tensor:
+        """Return the training loss of tokens (B, h, w), in nats a token. Raises ShapeError on another grid."""
+
+    def check(self, tokens: Tensor) -> None:
+        """Raise ShapeError unless tokens are integers (B, h, w) of this prior's grid, TokenError unless in its codebook."""
+        if tokens.ndim != 3 or tuple(tokens.shape[1:]) != tuple(self.grid) or tokens.is_floating_point():
+            raise ShapeError(f"tokens are {tokens.dtype} {tuple(tokens.shape)}: this prior takes int64 (B, {self.grid[0]}, {self.grid[1]})")
+        if tokens.numel() and not 0 <= int(tokens.min()) <= int(tokens.max()) < self.codebook_size:
+            raise TokenError(f"tokens reach {int(tokens.max())}: this prior's codebook has {self.codebook_size}")
+
+
+class SequentialPrior(Prior):
+    """A prior that says of each token in turn, in raster order, how likely it is given those before it."""
+
+    @abstractmethod
+    def logits(self, tokens: Tensor) -> Tensor:
+        """Return the logits (B, h w, codebook) of each token given those before it, in one pass over tokens (B, h, w)."""
+
+    @abstractmethod
+    def start(self, batch: int) -> Any:
+        """Return an empty state (a cache) for `batch` sequences; `next_logits` fills it."""
+
+    @abstractmethod
+    def next_logits(self, state: Any, last: Tensor | None) -> Tensor:
+        """Return the logits (B, codebook) of the next token, given the one before it.
+
+        state: as `start` gave it and the calls since have filled it. last: (B,) int64, the token at the step before; None at the first.
+        """
+
+    def loss(self, tokens: Tensor) -> Tensor:
+        """Return the cross-entropy of tokens (B, h, w) in nats a token."""
+        return F.cross_entropy(self.logits(tokens).flatten(0, 1).float(), tokens.flatten().long())
+
+    @torch.inference_mode()
+    def token_bits(self, tokens: Tensor) -> Tensor:
+        """Return how many bits each token of (B, h, w) costs, as float32 (B, h, w)."""
+        logits = self.logits(tokens).float().transpose(1, 2)
+        nats = F.cross_entropy(logits, tokens.flatten(1).long(), reduction="none")
+        return nats.view(tokens.shape) / torch.log(torch.tensor(2.0))

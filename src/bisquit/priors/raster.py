@@ -1,0 +1,135 @@
+"""The raster prior: a causal transformer over the tokens of a picture, row after row.
+
+    tokens   t0  t1  t2  ...                    (B, h w)
+    input    S   t0  t1  ...   + positions      (B, h w, width)     S: a learned start vector, no token of the codebook
+    output   t0  t1  t2  ...                    (B, h w, codebook)  logits
+
+The shift by one is inside the model: logits at step i see the tokens before i only. Positions are those of the token to be predicted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from bisquit.config import Settings, require
+from bisquit.priors.base import SequentialPrior
+from bisquit.transformer import KeyValueCache, Transformer, TransformerConfig
+
+LARGEST_SOFTMAX_BITS = 18  # 2**18 logits a token: beyond it, memory goes to the head alone
+
+
+@dataclass(frozen=True)
+class RasterConfig(Settings):
+    """The shape of a `RasterPrior`."""
+
+    kind: Literal["raster"] = "raster"
+    transformer: TransformerConfig = field(default_factory=TransformerConfig)
+    positions: Literal["none", "learned", "row-column", "rotary"] = "learned"
+    """How a step knows where it is: not at all, a learned vector a place, one a row plus one a column, or rotation by row and by column."""
+
+    def __post_init__(self) -> None:
+        if self.positions == "rotary":
+            head_width = self.transformer.head_width
+            require(head_width % 4 == 0, "positions", "rotary", f"with heads of a multiple of 4 channels, not {head_width}")
+
+
+class RasterPrior(SequentialPrior):
+    """A causal transformer over tokens in raster order; what it computes is drawn at the top of this module."""
+
+    def __init__(self, config: RasterConfig, bits: int, grid: tuple[int, int]) -> None:
+        super().__init__()
+        require(1 <= bits <= LARGEST_SOFTMAX_BITS, "bits", bits, f"between 1 and {LARGEST_SOFTMAX_BITS} for one softmax over the codebook")
+        require(min(grid) >= 1, "grid", grid, "at least 1 x 1")
+        self.config = config
+        self.bits = bits
+        self.grid = (int(grid[0]), int(grid[1]))
+        width = config.transformer.width
+        self.embedding = nn.Embedding(self.codebook_size, width)
+        self.start_vector = nn.Parameter(torch.empty(width))
+        self.positions = POSITIONS[config.positions](self.grid, width)
+        self.transformer = Transformer(config.transformer)
+        self.head = nn.Linear(width, self.codebook_size)
+        for parameter in (self.embedding.weight, self.start_vector, self.head.weight):
+            nn.init.normal_(parameter, std=0.02)
+        nn.init.zeros_(self.head.bias)
+        if config.positions == "rotary":
+            self.register_buffer("angles", axial_angles(self.grid, config.transformer.head_width), persistent=False)
+        else:
+            self.angles = None
+
+    def logits(self, tokens: Tensor) -> Tensor:
+        """Return the logits (B, h w, codebook) of each token given those before it, in one pass over tokens (B, h, w)."""
+        self.check(tokens)
+        before = self.embedding(tokens.flatten(1)[:, :-1].long())  # (B, h w - 1, width)
+        start = self.start_vector.expand(tokens.shape[0], 1, -1)
+        x = self.positions(torch.cat((start, before), dim=1), first=0)
+        logits: Tensor = self.head(self.transformer(x, causal=True, rotary=self.angles))
+        return logits
+
+    def start(self, batch: int) -> KeyValueCache:
+        """Return an empty key-value cache for `batch` sequences."""
+        return KeyValueCache(self.config.transformer, batch, capacity=self.length, like=self.start_vector)
+
+    def next_logits(self, state: KeyValueCache, last: Tensor | None) -> Tensor:
+        """Return the logits (B, codebook) of the next token given the one before it, (B,) int64 or None at the first step."""
+        step = state.length
+        before = self.start_vector.expand(state.keys.shape[1], -1) if last is None else self.embedding(last)
+        x = self.positions(before.unsqueeze(1), first=step)
+        angles = None if self.angles is None else self.angles[step : step + 1]
+        logits: Tensor = self.head(self.transformer(x, causal=True, rotary=angles, cache=state)[:, 0])
+        return logits
+
+
+class NoPositions(nn.Module):
+    """Adds nothing; also what rotary positions, which act inside of attention, leave to do here."""
+
+    def __init__(self, grid: tuple[int, int], width: int) -> None:
+        super().__init__()
+
+    def forward(self, x: Tensor, *, first: int) -> Tensor:
+        return x
+
+
+class LearnedPositions(nn.Module):
+    """Adds a learned vector for each place of the grid."""
+
+    def __init__(self, grid: tuple[int, int], width: int) -> None:
+        super().__init__()
+        self.place = nn.Parameter(0.02 * torch.randn(grid[0] * grid[1], width))
+
+    def forward(self, x: Tensor, *, first: int) -> Tensor:
+        """x: (B, T, width), the steps from `first` on."""
+        return x + self.place[first : first + x.shape[1]]
+
+
+class RowColumnPositions(nn.Module):
+    """Adds a learned vector for the row and one for the column."""
+
+    def __init__(self, grid: tuple[int, int], width: int) -> None:
+        super().__init__()
+        self.row = nn.Parameter(0.02 * torch.randn(grid[0], 1, width))
+        self.column = nn.Parameter(0.02 * torch.randn(1, grid[1], width))
+
+    def forward(self, x: Tensor, *, first: int) -> Tensor:
+        """x: (B, T, width), the steps from `first` on."""
+        return x + (self.row + self.column).flatten(0, 1)[first : first + x.shape[1]]
+
+
+POSITIONS = {"none": NoPositions, "learned": LearnedPositions, "row-column": RowColumnPositions, "rotary": NoPositions}
+
+
+def axial_angles(grid: tuple[int, int], head_width: int) -> Tensor:
+    """Return rotary angles (h w, head_width / 2) in radians: a half of the pairs turns with the row, the other with the column.
+
+    Wave lengths run from 2 pi to about 100 places, in equal ratios: a grid has tens of rows, not the thousands of words of a text.
+    """
+    pairs = head_width // 4
+    frequencies = 100.0 ** -(torch.arange(pairs) / pairs)
+    rows = torch.arange(grid[0]).view(-1, 1, 1) * frequencies
+    columns = torch.arange(grid[1]).view(1, -1, 1) * frequencies
+    shape = (grid[0], grid[1], pairs)
+    return torch.cat((rows.expand(shape), columns.expand(shape)), dim=-1).flatten(0, 1)

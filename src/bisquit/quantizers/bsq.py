@@ -1,0 +1,125 @@
+"""Binary spherical quantisation: a token is the signs of a unit vector.
+
+    latents (B, width, h, w) ──linear──> v (B, bits, h, w) ──u = v / |v|──> sign(u) / sqrt(bits) ──linear──> codes (B, width, h, w)
+
+The sign's gradient is the straight-through one: that of u. Bit 0 of a token is its least significant; +1 means 1, and zero counts as +1.
+Zhao, Xiong and Kraehenbuehl, "Image and Video Tokenization with Binary Spherical Quantization", 2024, arXiv:2406.07548, section 4.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bisquit.config import Settings, require
+from bisquit.errors import ShapeError, TokenError
+from bisquit.quantizers.base import Quantized, Quantizer
+
+
+@dataclass(frozen=True)
+class BSQConfig(Settings):
+    """How many bits, and the optional entropy terms."""
+
+    kind: Literal["bsq"] = "bsq"
+    bits: int = 10
+    """Bits a token, 1 to 32: the codebook has 2**bits codes."""
+    sample_entropy_weight: float = 0.0
+    """Weight of the mean entropy of each soft token, in bits a bit: pulls latents off the borders between codes."""
+    codebook_entropy_weight: float = 0.0
+    """Weight of the entropy that the soft codebook lacks, in bits a bit: spreads the tokens over the codes."""
+    entropy_group_bits: int = 5
+    """Bits whose joint distribution the codebook's entropy is taken over at a time; the last group may be smaller."""
+    entropy_temperature: float = 0.5
+    """Softness of the soft codes, in units of u sqrt(bits): at 5 a usual latent is nearly uniform, at 0.1 nearly hard."""
+
+    def __post_init__(self) -> None:
+        require(1 <= self.bits <= 32, "bits", self.bits, "between 1 and 32")
+        require(self.sample_entropy_weight >= 0, "sample_entropy_weight", self.sample_entropy_weight, "at least 0")
+        require(self.codebook_entropy_weight >= 0, "codebook_entropy_weight", self.codebook_entropy_weight, "at least 0")
+        require(1 <= self.entropy_group_bits <= 12, "entropy_group_bits", self.entropy_group_bits, "between 1 and 12")
+        require(self.entropy_temperature > 0, "entropy_temperature", self.entropy_temperature, "above 0")
+
+
+class BSQ(Quantizer):
+    """Binary spherical quantisation; what it computes is drawn at the top of this module."""
+
+    def __init__(self, config: BSQConfig, width: int) -> None:
+        super().__init__()
+        self.config = config
+        self.width = width
+        self.bits = config.bits
+        self.down = nn.Conv2d(width, config.bits, kernel_size=1)
+        self.up = nn.Conv2d(config.bits, width, kernel_size=1)
+
+    def forward(self, latents: Tensor) -> Quantized:
+        """Snap latents to the nearest corner of the cube inscribed in the unit sphere.
+
+        latents: (B, width, h, w) float. Returns tokens (B, h, w), codes (B, width, h, w) and the weighted entropy terms.
+        Raises ShapeError if the channels are not `width`. Equations 4 to 6 of the paper.
+        """
+        if latents.ndim != 4 or latents.shape[1] != self.width:
+            raise ShapeError(f"latents are {tuple(latents.shape)}: they must be (B, {self.width}, h, w)")
+        u = F.normalize(self.down(latents).float(), dim=1)  # (B, bits, h, w)
+        is_one = u >= 0
+        corners = self._corners(is_one)
+        straight_through = u + (corners - u).detach()
+        return Quantized(pack_bits(is_one), self.up(straight_through), self._entropy_loss(u))
+
+    def codes(self, tokens: Tensor) -> Tensor:
+        """Return the codes (B, width, h, w) of tokens (B, h, w). Raises TokenError if one is not in [0, 2**bits)."""
+        codes: Tensor = self.up(self._corners(unpack_bits(tokens, self.bits)))
+        return codes
+
+    def _corners(self, is_one: Tensor) -> Tensor:
+        scale = 1 / math.sqrt(self.bits)
+        return torch.where(is_one, scale, -scale)
+
+    def _entropy_loss(self, u: Tensor) -> Tensor:
+        """Return the weighted entropy terms of the loss, each in bits a bit of the token.
+
+        The chance that bit k of the soft token is one is sigmoid(2 u_k sqrt(bits) / temperature), bits independent of one another:
+        then a token's entropy is the sum over its bits. The codebook's is that of the batch's mean distribution, over groups of bits.
+        """
+        sample_weight, codebook_weight = self.config.sample_entropy_weight, self.config.codebook_entropy_weight
+        if sample_weight == 0 and codebook_weight == 0:
+            return u.new_zeros(())
+        logits = (2 * math.sqrt(self.bits) / self.config.entropy_temperature) * u.movedim(1, -1).flatten(0, -2)  # (N, bits)
+        sample_entropy = _bit_entropy(logits).mean()
+        codebook_entropy = sum(_joint_entropy(group) for group in logits.split(self.config.entropy_group_bits, dim=1)) / self.bits
+        return sample_weight * sample_entropy + codebook_weight * (1 - codebook_entropy)
+
+
+def pack_bits(is_one: Tensor) -> Tensor:
+    """Pack booleans (B, bits, h, w) into int64 tokens (B, h, w); bit 0 is the least significant."""
+    bits = is_one.shape[1]
+    places = torch.arange(bits, device=is_one.device).view(1, bits, 1, 1)
+    return (is_one.long() << places).sum(dim=1)
+
+
+def unpack_bits(tokens: Tensor, bits: int) -> Tensor:
+    """Unpack int64 tokens (B, h, w) into booleans (B, bits, h, w). Raises TokenError if one is not in [0, 2**bits)."""
+    if tokens.numel() and (int(tokens.min()) < 0 or int(tokens.max()) >> bits):
+        raise TokenError(f"tokens run from {int(tokens.min())} to {int(tokens.max())}: they must be in [0, 2**{bits})")
+    places = torch.arange(bits, device=tokens.device).view(1, bits, 1, 1)
+    return (tokens.unsqueeze(1) >> places & 1).bool()
+
+
+def _bit_entropy(logits: Tensor) -> Tensor:
+    """Return the entropy in bits of two-way choices with log-odds `logits`, elementwise."""
+    nats = F.softplus(logits) - logits * torch.sigmoid(logits)
+    return nats / math.log(2)
+
+
+def _joint_entropy(logits: Tensor) -> Tensor:
+    """Return the entropy in bits of the mean over N of the distributions that independent bits (N, g) have over 2**g codes."""
+    g = logits.shape[1]
+    is_one = unpack_bits(torch.arange(2**g, device=logits.device).view(-1, 1, 1), g).flatten(1)  # (2**g, g)
+    signs = torch.where(is_one, 1.0, -1.0)
+    log_chances = F.logsigmoid(logits) @ is_one.float().T + F.logsigmoid(-logits) @ (signs < 0).float().T  # (N, 2**g)
+    mean = log_chances.exp().mean(dim=0)
+    return -torch.xlogy(mean, mean).sum() / math.log(2)

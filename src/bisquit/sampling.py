@@ -1,0 +1,145 @@
+"""Sampling: from logits to tokens, and the loop that paints token after token in raster order.
+
+A token is the winner of a race: each competes with its logit plus temperature times Gumbel noise, which takes token k with its chance
+softmax(logits / temperature)_k. The noise of a picture is made of the seed and the picture's number alone, so picture i of a seed is the
+same picture in any batch and on any device. That takes one more care, for float32 logits differ in their last digits from batch to batch: where a
+race is won by less than such a difference, its logits are computed once more, for that picture alone and in float64.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from bisquit.config import Settings, require
+from bisquit.priors import SequentialPrior
+from bisquit.seeds import derive_seed
+
+OnToken = Callable[[int, Tensor], None]
+"""Called after each token with how many are done and with all tokens (B, h, w); those to come are 0."""
+
+
+@dataclass(frozen=True)
+class SamplingConfig(Settings):
+    """Which of the likely tokens are taken."""
+
+    temperature: float = 1.0
+    """Logits are divided by it: below 1 likelier tokens are taken more often; 0 always takes the likeliest."""
+    top_k: int = 0
+    """Take one of the k likeliest tokens; 0 leaves all."""
+    top_p: float = 1.0
+    """Take one of the likeliest tokens that together have this chance; 1 leaves all."""
+    min_p: float = 0.0
+    """Take none whose chance is below this share of the likeliest one's; 0 leaves all."""
+
+    def __post_init__(self) -> None:
+        require(0 <= self.temperature < float("inf"), "temperature", self.temperature, "at least 0")
+        require(self.top_k >= 0, "top_k", self.top_k, "at least 0")
+        require(0 < self.top_p <= 1, "top_p", self.top_p, "in (0, 1]")
+        require(0 <= self.min_p <= 1, "min_p", self.min_p, "in [0, 1]")
+
+    @property
+    def drops_tokens(self) -> bool:
+        """Whether any token is left out of the race."""
+        return self.top_k > 0 or self.top_p < 1 or self.min_p > 0
+
+
+# Logits of one model differ by about 1e-6 from batch to batch and from device to device; what is decided by less than this is decided in float64.
+DOUBT = 2e-4
+
+
+class Race(NamedTuple):
+    """The outcome of choosing a token for each picture of a batch."""
+
+    tokens: Tensor
+    """(B,) int64, the winners."""
+    in_doubt: Tensor
+    """(B,) bool, where a change of the logits by `DOUBT` could make another token win."""
+
+
+def race(logits: Tensor, noise: Tensor, settings: SamplingConfig) -> Race:
+    """Choose a token for each picture from logits (B, codebook) and Gumbel noise (B, codebook)."""
+    scores = logits.double() + settings.temperature * noise
+    loose = scores.masked_fill(~allowed(logits, settings, DOUBT), -torch.inf).topk(min(2, scores.shape[1]), dim=1)
+    strict = scores.masked_fill(~allowed(logits, settings, -DOUBT), -torch.inf).argmax(dim=1)
+    exact = scores.masked_fill(~allowed(logits, settings), -torch.inf).argmax(dim=1)
+    margin = loose.values[:, 0] - loose.values[:, -1] if scores.shape[1] > 1 else scores.new_full((len(scores),), torch.inf)
+    return Race(exact, (margin < DOUBT) | (loose.indices[:, 0] != strict))
+
+
+def allowed(logits: Tensor, settings: SamplingConfig, slack: float = 0.0) -> Tensor:
+    """Return which tokens top-k, top-p and min-p leave in the race, bool (B, codebook); the likeliest always stays.
+
+    Each is judged by the chances softmax(logits / temperature). slack: how far in logits a token may miss a bound and stay; if it is negative,
+    how far it must clear it.
+    """
+    kept = torch.ones_like(logits, dtype=torch.bool)
+    if settings.temperature == 0 or not settings.drops_tokens:
+        return kept
+    likeliest = logits.amax(dim=1, keepdim=True)
+    if 0 < settings.top_k < logits.shape[1]:
+        bounds = logits.topk(settings.top_k + 1, dim=1).values[:, -2:]  # the last that stays and the first that goes
+        kept &= logits >= bounds[:, :1] - slack if slack >= 0 else logits > bounds[:, 1:] - slack
+    if settings.top_p < 1:
+        chances, order = (logits.double() / settings.temperature).softmax(dim=1).sort(dim=1, descending=True, stable=True)
+        before = chances.cumsum(dim=1) - chances  # Holtzman et al. 2020: the smallest set of likeliest tokens that has top_p
+        kept &= torch.zeros_like(kept).scatter(1, order, before < settings.top_p + slack / settings.temperature)
+    if settings.min_p > 0:
+        kept &= logits >= likeliest + settings.temperature * math.log(settings.min_p) - slack
+    return kept | (logits == likeliest)
+
+
+class Noise:
+    """The Gumbel noise of some pictures of a seed, a row of the grid at a time, as it is asked for."""
+
+    def __init__(self, seed: int, numbers: Sequence[int], row: int, codebook_size: int, device: torch.device) -> None:
+        self._generators = [torch.Generator().manual_seed(derive_seed(seed, "picture", number)) for number in numbers]
+        self._row, self._codebook_size, self._device = row, codebook_size, device
+        self._drawn: list[Tensor] = []
+
+    def next(self) -> Tensor:
+        """Return the noise of the next token, float64 (B, codebook)."""
+        if not self._drawn:
+            shape = (self._row, self._codebook_size)
+            uniform = torch.stack([torch.rand(shape, generator=g, dtype=torch.float64) for g in self._generators], dim=1)
+            self._drawn = list((-(-uniform.log()).log()).to(self._device))[::-1]
+        return self._drawn.pop()
+
+
+@torch.inference_mode()
+def sample(
+    prior: SequentialPrior,
+    numbers: Sequence[int],
+    *,
+    seed: int,
+    settings: SamplingConfig | None = None,
+    on_token: OnToken | None = None,
+) -> Tensor:
+    """Paint pictures as one batch, token after token, with the prior's cache.
+
+    numbers: which pictures of the seed. Returns their tokens, int64 (len(numbers), h, w).
+    """
+    settings = settings or SamplingConfig()
+    prior.eval()
+    device = next(prior.parameters()).device
+    noise = Noise(seed, numbers, prior.grid[1], prior.codebook_size, device)
+    exact: SequentialPrior | None = None
+    tokens = torch.zeros(len(numbers), *prior.grid, dtype=torch.int64, device=device)
+    flat = tokens.view(len(numbers), prior.length)
+    state, last = prior.start(len(numbers)), None
+    for step in range(prior.length):
+        here = noise.next()
+        last, in_doubt = race(prior.next_logits(state, last), here, settings)
+        for i in in_doubt.nonzero().flatten().tolist():
+            exact = exact or copy.deepcopy(prior).double()
+            last[i] = race(exact.logits(tokens[i : i + 1])[:, step], here[i : i + 1], settings).tokens[0]
+        flat[:, step] = last
+        if on_token:
+            on_token(step + 1, tokens)
+    return tokens

@@ -1,0 +1,14 @@
+"""Seeds from seeds: every random draw has one of its own, made from what it is for, never from what was drawn before.
+
+So step k of a run draws the same whether the run was resumed or not, and picture i of a seed is the same in any batch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+
+def derive_seed(seed: int, *purpose: str | int) -> int:
+    """Return a seed in [0, 2**63) for one purpose, such as ("order", epoch); other purposes give unrelated seeds."""
+    digest = hashlib.sha256(repr((seed, *purpose)).encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1

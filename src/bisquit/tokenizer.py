@@ -1,0 +1,111 @@
+"""The tokenizer: frames to tokens and back, a patch auto-encoder with a quantizer in its middle.
+
+    frames uint8 (B, H, W, 3) ──pad──> auto-encoder ──latents──> quantizer ──> tokens int64 (B, h, w)
+    frames uint8 (B, H, W, 3) <──crop── auto-encoder <──codes── quantizer <── tokens int64 (B, h, w)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from bisquit.autoencoder import AutoEncoderConfig, PatchAutoEncoder, pad_to_patches, to_float, to_uint8
+from bisquit.config import Settings
+from bisquit.errors import ShapeError
+from bisquit.quantizers import BSQConfig, QuantizerConfig, build_quantizer
+
+
+@dataclass(frozen=True)
+class TokenizerConfig(Settings):
+    """The shape of a `Tokenizer`."""
+
+    autoencoder: AutoEncoderConfig = field(default_factory=AutoEncoderConfig)
+    quantizer: QuantizerConfig = field(default_factory=BSQConfig)
+
+
+class Reconstruction(NamedTuple):
+    """What one pass through the tokenizer gives."""
+
+    frames: Tensor
+    """(B, 3, H, W) float, not clipped."""
+    tokens: Tensor
+    """(B, h, w) int64."""
+    quantizer_loss: Tensor
+    """() float."""
+
+
+class Tokenizer(nn.Module):
+    """Frames to tokens and back."""
+
+    def __init__(self, config: TokenizerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.autoencoder = PatchAutoEncoder(config.autoencoder)
+        self.quantizer = build_quantizer(config.quantizer, config.autoencoder.width)
+
+    @property
+    def bits(self) -> int:
+        """Bits a token."""
+        return self.quantizer.bits
+
+    @property
+    def codebook_size(self) -> int:
+        """How many tokens there are: 2**bits."""
+        return 2**self.bits
+
+    @property
+    def patch_size(self) -> int:
+        """Side of a token's patch in pixels."""
+        return self.config.autoencoder.patch_size
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Return the grid (h, w) of tokens of a frame of height x width pixels; a patch that is begun counts."""
+        return -(-height // self.patch_size), -(-width // self.patch_size)
+
+    def forward(self, x: Tensor) -> Reconstruction:
+        """Reconstruct frames (B, 3, H, W) in [-0.5, 0.5] through their tokens; patches must divide H and W."""
+        quantized = self.quantizer(self.autoencoder.encode(x))
+        return Reconstruction(self.autoencoder.decode(quantized.codes), quantized.tokens, quantized.loss)
+
+    @torch.inference_mode()
+    def encode(self, frames: Tensor) -> Tensor:
+        """Turn frames into tokens.
+
+        frames: uint8 (B, H, W, 3) of any size; one that the patch does not divide is padded by repeating its edge.
+        Returns int64 (B, h, w). Raises ShapeError on other types and shapes.
+        """
+        x = pad_to_patches(to_float(frames.to(self._device)), self.patch_size)
+        tokens: Tensor = self.quantizer(self.autoencoder.encode(x)).tokens
+        return tokens
+
+    @torch.inference_mode()
+    def decode(self, tokens: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+        """Turn tokens into frames.
+
+        tokens: int64 (B, h, w). size: (H, W) to crop back to, where the frames had been padded. Returns uint8 (B, H, W, 3).
+        Raises TokenError on tokens outside of the codebook, ShapeError where the grid is not that of `size`.
+        """
+        if tokens.ndim != 3:
+            raise ShapeError(f"tokens are {tuple(tokens.shape)}: they must be (B, h, w)")
+        height, width = size or (tokens.shape[1] * self.patch_size, tokens.shape[2] * self.patch_size)
+        if self.grid(height, width) != tuple(tokens.shape[1:]):
+            raise ShapeError(f"tokens are {tuple(tokens.shape)}: frames of {height} x {width} have {self.grid(height, width)}")
+        x = self.autoencoder.decode(self.quantizer.codes(tokens.to(self._device)))
+        return to_uint8(x)[:, :height, :width].contiguous()
+
+    def fingerprint(self) -> str:
+        """Return 16 hexadecimal digits that name this tokenizer: its configuration and every weight, as float32."""
+        digest = hashlib.sha256(json.dumps(self.config.to_dict(), sort_keys=True).encode())
+        for name, value in sorted(self.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(value.detach().to("cpu", torch.float32).contiguous().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.parameters()).device

@@ -1,0 +1,135 @@
+"""Tokens on disk: what a tokenizer made of a set of frames, in one file that is complete in itself.
+
+The file is safetensors. Beside the tokens, in the smallest unsigned type that holds them, it carries each frame's class and race where
+they are known, and the tokenizer itself, so that it can be turned back into pictures and so that a prior that is trained on it knows,
+and ships with, the tokenizer that it belongs to.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bisquit.checkpoint import build_tokenizer, read_tensors, write_tensors
+from bisquit.errors import ModelError, ShapeError, TokenError
+from bisquit.frames import FrameSet
+from bisquit.progress import Progress
+from bisquit.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, eq=False)
+class TokenSet:
+    """The tokens of a set of frames."""
+
+    tokens: np.ndarray
+    """(N, h, w), of the smallest unsigned type that holds `bits` bits."""
+    tokenizer: Tokenizer
+    """What made them."""
+    frame_size: tuple[int, int]
+    """(H, W) of the frames in pixels."""
+    classes: tuple[str, ...]
+    """The names of the classes, empty where no frame has one."""
+    labels: np.ndarray
+    """(N,) int64, index into `classes`, -1 where unknown."""
+    groups: np.ndarray | None
+    """(N,) int64, the race that each frame is of; None where unknown."""
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @property
+    def bits(self) -> int:
+        """Bits a token."""
+        return self.tokenizer.bits
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """The grid (h, w) of each picture."""
+        return self.tokens.shape[1], self.tokens.shape[2]
+
+    def batch(self, indices: np.ndarray | slice) -> Tensor:
+        """Return the tokens of some frames as int64 (B, h, w)."""
+        return torch.from_numpy(self.tokens[indices].astype(np.int64))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write everything to one file, whole or not at all."""
+        tensors = {f"tokenizer.{name}": value.contiguous() for name, value in self.tokenizer.state_dict().items()}
+        tensors["tokens"] = torch.from_numpy(self.tokens)
+        tensors["labels"] = torch.from_numpy(self.labels)
+        if self.groups is not None:
+            tensors["groups"] = torch.from_numpy(self.groups)
+        description = {
+            "part": "tokens",
+            "config": self.tokenizer.config.to_dict(),
+            "fingerprint": self.tokenizer.fingerprint(),
+            "frame_size": list(self.frame_size),
+            "classes": list(self.classes),
+        }
+        write_tensors(path, tensors, description)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> TokenSet:
+        """Read what `save` wrote. Raises TokenError on anything else."""
+        try:
+            tensors, description = read_tensors(path, "tokens")
+            weights = {name[10:]: value for name, value in tensors.items() if name.startswith("tokenizer.")}
+            tokenizer = build_tokenizer(description["config"], weights, path)
+            loaded = cls(
+                tokens=tensors["tokens"].numpy(),
+                tokenizer=tokenizer,
+                frame_size=(int(description["frame_size"][0]), int(description["frame_size"][1])),
+                classes=tuple(description["classes"]),
+                labels=tensors["labels"].numpy(),
+                groups=tensors["groups"].numpy() if "groups" in tensors else None,
+            )
+            fits = loaded.tokens.ndim == 3 and len(loaded.labels) == len(loaded)
+            if not fits or tokenizer.grid(*loaded.frame_size) != loaded.grid:
+                raise TokenError(f"{path}: its tokens, labels and frame size do not fit together")
+            if len(loaded) and int(loaded.tokens.max()) >= tokenizer.codebook_size:
+                raise TokenError(f"{path}: a token is outside of the codebook of {tokenizer.codebook_size}")
+            if tokenizer.fingerprint() != description["fingerprint"]:
+                raise TokenError(f"{path}: its tokenizer is not the one that its fingerprint names")
+        except ModelError as error:
+            raise TokenError(str(error)) from error
+        except (KeyError, TypeError, IndexError) as error:
+            raise TokenError(f"{path} lacks a part of a token file: {error}") from error
+        return loaded
+
+
+def tokenize(
+    tokenizer: Tokenizer, frames: FrameSet, batch_size: int = 64, mirrored: bool = False, progress: Progress | None = None
+) -> TokenSet:
+    """Turn a set of frames into tokens, in the set's order.
+
+    mirrored: append the tokens of every frame flipped left to right. Raises ShapeError if there is no frame.
+    """
+    if len(frames) == 0:
+        raise ShapeError("there are no frames to tokenize")
+    copies = 2 if mirrored else 1
+    grid = tokenizer.grid(frames.height, frames.width)
+    tokens = np.empty((copies * len(frames), *grid), dtype=smallest_unsigned(tokenizer.bits))
+    for start in range(0, len(frames), batch_size):
+        batch = torch.from_numpy(frames[start : start + batch_size])
+        for copy in range(copies):
+            images = batch.flip(2) if copy else batch
+            place = copy * len(frames) + start
+            tokens[place : place + len(images)] = tokenizer.encode(images).cpu().numpy().astype(tokens.dtype)
+        if progress:
+            progress(min(start + batch_size, len(frames)), len(frames))
+    return TokenSet(
+        tokens=tokens,
+        tokenizer=tokenizer,
+        frame_size=(frames.height, frames.width),
+        classes=frames.classes,
+        labels=np.tile(frames.labels, copies),
+        groups=None if frames.groups is None else np.tile(frames.groups, copies),
+    )
+
+
+def smallest_unsigned(bits: int) -> np.dtype:
+    """Return the smallest unsigned type that holds `bits` bits, 1 to 32."""
+    return np.dtype(np.uint8 if bits <= 8 else np.uint16 if bits <= 16 else np.uint32)

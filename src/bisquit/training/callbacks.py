@@ -1,0 +1,168 @@
+"""What a run does beside its steps: average the weights, save its state, stop when asked, show how far it is and what it makes."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Callback, Checkpoint, WeightAveraging
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor, nn
+
+from bisquit.atomic import atomic_file
+from bisquit.errors import RunStopped
+from bisquit.training.modules import StageModule
+
+STATE_FILE = "last.ckpt"
+
+
+class AveragedWeights(WeightAveraging):
+    """Keeps an exponential moving average of the weights, which is what is validated, shown and saved.
+
+    The average of the first steps is a shorter one, (1 + n) / (10 + n), so that the first weights are soon forgotten.
+    """
+
+    def __init__(self, decay: float) -> None:
+        def average(averaged: Tensor, current: Tensor, n: Tensor | int) -> Tensor:
+            return torch.lerp(averaged, current, 1 - min(decay, (1 + float(n)) / (10 + float(n))))
+
+        super().__init__(avg_fn=average)
+
+    @property
+    def model(self) -> nn.Module:
+        """The model with the averaged weights."""
+        assert self._average_model is not None
+        module = self._average_model.module
+        assert isinstance(module, StageModule)
+        return module.model
+
+
+class RunState(Checkpoint):
+    """Saves the state of the run every few minutes, at the end of each epoch, and when SIGINT or SIGTERM asks it to stop.
+
+    Of the models of all epochs, the one with the lowest valid loss is kept, and those after `snapshot_epochs` in folders of their own.
+    The state is never saved between the last step of an epoch and its validation; a request to stop waits for that.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        save_model: Callable[[nn.Module, Path], None],
+        interval_minutes: float,
+        snapshot_epochs: tuple[int, ...] = (),
+        averaged: AveragedWeights | None = None,
+    ) -> None:
+        self._folder, self._save_model, self._averaged = folder, save_model, averaged
+        self._interval_s = 60 * interval_minutes
+        self._snapshot_epochs = snapshot_epochs
+        self._best_loss = float("inf")
+        self._saved_at = time.monotonic()
+        self._signal: int | None = None
+        self._handlers: dict[int, Any] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best_loss": self._best_loss}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._best_loss = state_dict["best_loss"]
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._saved_at = time.monotonic()
+        if threading.current_thread() is threading.main_thread():
+            self._handlers = {number: signal.signal(number, self._ask_to_stop) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._handlers = {}
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+            return
+        if self._signal is not None or time.monotonic() - self._saved_at >= self._interval_s:
+            self._save(trainer)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(pl_module, StageModule)
+        model = self._averaged.model if self._averaged else pl_module.model
+        loss = float(trainer.callback_metrics["valid/loss"])
+        if loss < self._best_loss:
+            self._best_loss = loss
+            self._save_model(model, self._folder)
+        epoch = trainer.current_epoch + 1
+        if epoch in self._snapshot_epochs:
+            self._save_model(model, self._folder / f"epoch-{epoch:02d}")
+        self._save(trainer)
+
+    def _ask_to_stop(self, number: int, frame: FrameType | None) -> None:
+        if self._signal is not None:
+            raise KeyboardInterrupt
+        self._signal = number
+        print("\nstopping after this step; once more stops at once", file=sys.stderr, flush=True)
+
+    def _save(self, trainer: L.Trainer) -> None:
+        with atomic_file(self._folder / STATE_FILE) as partial:
+            trainer.save_checkpoint(partial)
+        self._saved_at = time.monotonic()
+        if self._signal is not None:
+            steps = int(trainer.estimated_stepping_batches)
+            message = f"stopped after step {trainer.global_step} of {steps}; the same command with --resume goes on"
+            raise RunStopped(message, self._signal)
+
+
+class Pictures(Callback):
+    """Logs a picture of what the model makes after each epoch."""
+
+    def __init__(self, name: str, draw: Callable[[nn.Module], np.ndarray], averaged: AveragedWeights | None = None) -> None:
+        self._name, self._draw, self._averaged = name, draw, averaged
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(pl_module, StageModule)
+        model = self._averaged.model if self._averaged else pl_module.model
+        was_training = model.training
+        picture = self._draw(model.eval())
+        model.train(was_training)
+        if isinstance(trainer.logger, TensorBoardLogger):
+            trainer.logger.experiment.add_image(self._name, picture, trainer.global_step, dataformats="HWC")
+
+
+class Speed(Callback):
+    """Logs frames a second, and prints a line now and then on standard error: epoch, step, metrics, speed, time left."""
+
+    def __init__(self, batch_size: int, interval_s: float = 20.0) -> None:
+        self._batch_size, self._interval_s = batch_size, interval_s
+        self._since, self._since_step, self._printed_at = 0.0, 0, 0.0
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._since, self._since_step = time.monotonic(), trainer.global_step  # leaves validation out of the speed
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        now = time.monotonic()
+        steps_per_s = (trainer.global_step - self._since_step) / max(now - self._since, 1e-9)
+        pl_module.log("train/frames_per_s", steps_per_s * self._batch_size)
+        if now - self._printed_at >= self._interval_s:
+            self._printed_at = now
+            total = int(trainer.estimated_stepping_batches)
+            left_s = (total - trainer.global_step) / steps_per_s
+            self._print(trainer, f"{steps_per_s * self._batch_size:.0f} frames/s, {left_s / 60:.1f} min left")
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._print(trainer, "validated")
+
+    def _print(self, trainer: L.Trainer, remark: str) -> None:
+        metrics = ", ".join(f"{name} {float(value):.4g}" for name, value in sorted(trainer.progress_bar_metrics.items()))
+        step = f"step {trainer.global_step}/{int(trainer.estimated_stepping_batches)}"
+        print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}, {step}: {metrics}; {remark}", file=sys.stderr, flush=True)

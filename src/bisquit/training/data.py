@@ -1,0 +1,87 @@
+"""Batches as a pure function of the step.
+
+The frames of epoch e are in an order drawn from (seed, e), and step k takes the next batch of it. A run that is resumed at step k therefore goes
+on with the very batch that it would have had, and its loader has no state to save.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from torch import Tensor
+
+from bisquit.seeds import derive_seed
+
+Fetch = Callable[[np.ndarray], Tensor]
+"""From indices (B,) to the batch that they name."""
+
+
+class StepLoader:
+    """Yields the batches of `steps` steps, counted from `first()` when the first is asked for; the next is fetched meanwhile."""
+
+    def __init__(self, load: Callable[[int], Tensor], steps: int, first: Callable[[], int]) -> None:
+        self._load, self._steps, self._first = load, steps, first
+
+    def __len__(self) -> int:
+        return self._steps
+
+    def __iter__(self) -> Iterator[Tensor]:
+        first = self._first()
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            ahead = pool.submit(self._load, first)
+            for step in range(first, first + self._steps):
+                batch = ahead.result()
+                if step + 1 < first + self._steps:
+                    ahead = pool.submit(self._load, step + 1)
+                yield batch
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return nothing: where the loader goes on is the trainer's step, which the checkpoint holds."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take nothing, as `state_dict` gave nothing."""
+
+
+class Batches(L.LightningDataModule):
+    """A training and a valid set, each as a size and a function that fetches some of it."""
+
+    def __init__(
+        self, train: tuple[int, Fetch], valid: tuple[int, Fetch], batch_size: int, seed: int, valid_batch_size: int = 64
+    ) -> None:
+        super().__init__()
+        self._train_size, self._fetch_train = train
+        self._valid_size, self._fetch_valid = valid
+        self.batch_size = min(batch_size, self._train_size)
+        self.steps_per_epoch = self._train_size // self.batch_size
+        self._valid_batch_size = valid_batch_size
+        self._seed = seed
+        self._epoch, self._permutation = -1, np.empty(0, dtype=np.int64)
+
+    def indices(self, step: int) -> np.ndarray:
+        """Return which pictures step `step` of the run trains on, (batch_size,) int64."""
+        epoch, place = divmod(step, self.steps_per_epoch)
+        if epoch != self._epoch:
+            generator = torch.Generator().manual_seed(derive_seed(self._seed, "order", epoch))
+            self._epoch, self._permutation = epoch, torch.randperm(self._train_size, generator=generator).numpy()
+        return self._permutation[place * self.batch_size : (place + 1) * self.batch_size]
+
+    def train_dataloader(self) -> StepLoader:
+        """Return the batches of an epoch, from the trainer's step on."""
+        trainer = self.trainer
+        assert trainer is not None
+        return StepLoader(lambda step: self._fetch_train(self.indices(step)), self.steps_per_epoch, lambda: trainer.global_step)
+
+    def val_dataloader(self) -> StepLoader:
+        """Return the batches of the valid set, in its own order."""
+        size = self._valid_batch_size
+
+        def load(step: int) -> Tensor:
+            return self._fetch_valid(np.arange(step * size, min((step + 1) * size, self._valid_size)))
+
+        return StepLoader(load, -(-self._valid_size // size), lambda: 0)

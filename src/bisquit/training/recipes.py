@@ -1,0 +1,28 @@
+"""Recipes: all that says what a run trains and how. A preset names one for each stage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from bisquit.config import Settings
+from bisquit.frames.augment import Augmentation
+from bisquit.priors import PriorConfig, RasterConfig
+from bisquit.tokenizer import TokenizerConfig
+from bisquit.training.settings import TrainingConfig
+
+
+@dataclass(frozen=True)
+class TokenizerRecipe(Settings):
+    """How to make a tokenizer."""
+
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+
+
+@dataclass(frozen=True)
+class PriorRecipe(Settings):
+    """How to make a prior."""
+
+    prior: PriorConfig = field(default_factory=RasterConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
