@@ -1,7 +1,8 @@
 """Files and folders that are there whole or not at all.
 
-Each is made under a temporary name beside its target, flushed to the disk, and renamed in one step. When the work in between
-fails (a full disk, an exception, a signal that raises), what was made so far is removed and an older target stays as it was.
+Each is made under a temporary name beside its target, flushed to the disk, and renamed in one step. When the work in
+between fails (a full disk, an exception, a signal that raises), what was made so far is removed and an older target
+stays as it was.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     x (B, 3, H, W) ──patches──> (B, 3 p p, h, w) ──linear──> (B, width, h, w) ──residual 3 x 3 convolutions──> latents
     x' (B, 3, H, W) <─patches── (B, 3 p p, h, w) <─linear── (B, width, h, w) <─residual 3 x 3 convolutions── latents
 
-with h = H / p and w = W / p for patches of p x p pixels. It is the first stage of the tokenizer; a quantizer stands between its
-two halves. Any H and W that p divides work, for every layer slides over the grid.
+with h = H / p and w = W / p for patches of p x p pixels. It is the first stage of the tokenizer; a quantizer stands
+between its two halves. Any H and W that p divides work, for every layer slides over the grid.
 """
 
 from __future__ import annotations
@@ -71,11 +71,14 @@ class PatchAutoEncoder(nn.Module):
     def encode(self, x: Tensor) -> Tensor:
         """Turn frames into latents.
 
-        x: (B, 3, H, W) float in [-0.5, 0.5]. Returns (B, width, H / p, W / p). Raises ShapeError if p does not divide H and W.
+        x: (B, 3, H, W) float in [-0.5, 0.5]. Returns (B, width, H / p, W / p). Raises ShapeError if p does not divide H
+        and W.
         """
         p = self.config.patch_size
         if x.ndim != 4 or x.shape[1] != 3 or x.shape[2] % p or x.shape[3] % p:
-            raise ShapeError(f"frames are {tuple(x.shape)}: they must be (B, 3, H, W) with H and W multiples of the patch size {p}")
+            raise ShapeError(
+                f"frames are {tuple(x.shape)}: they must be (B, 3, H, W) with H and W multiples of the patch size {p}"
+            )
         latents: Tensor = self.encoder(x)
         return latents
 
@@ -92,10 +95,10 @@ def pad_to_patches(x: Tensor, patch_size: int) -> Tensor:
 
 
 def to_float(frames: Tensor) -> Tensor:
-    """Turn frames from uint8 (B, H, W, 3) into float32 (B, 3, H, W) in [-0.5, 0.5]. Raises ShapeError on anything else."""
+    """Turn frames, uint8 (B, H, W, 3), into float32 (B, 3, H, W) in [-0.5, 0.5]. Raises ShapeError on other arrays."""
     if frames.dtype != torch.uint8 or frames.ndim != 4 or frames.shape[3] != 3:
         raise ShapeError(f"frames are {frames.dtype} {tuple(frames.shape)}: they must be uint8 (B, H, W, 3)")
-    return frames.permute(0, 3, 1, 2).to(torch.float32) / 255 - 0.5  # NHWC memory seen as NCHW: channels-last, as convolutions like it
+    return frames.permute(0, 3, 1, 2).to(torch.float32) / 255 - 0.5  # stays channels-last, which convolutions like
 
 
 def to_uint8(x: Tensor) -> Tensor:

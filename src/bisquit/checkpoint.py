@@ -1,8 +1,8 @@
 """Models on disk: safetensors files that carry their own configuration.
 
-A model is a folder with `tokenizer.safetensors` and, once a prior is trained, `prior.safetensors`. The metadata of each file holds, under
-the key `bisquit`, JSON with the format's version, the part's kind and its configuration; the prior's names the fingerprint of the
-tokenizer that its tokens come from. Nothing in these files is ever run.
+A model is a folder with `tokenizer.safetensors` and, once a prior is trained, `prior.safetensors`. The metadata of each
+file holds, under the key `bisquit`, JSON with the format's version, the part's kind and its configuration; the prior's
+names the fingerprint of the tokenizer that its tokens come from. Nothing in these files is ever run.
 """
 
 from __future__ import annotations
@@ -42,8 +42,10 @@ def load_tokenizer(path: str | os.PathLike[str]) -> Tokenizer:
     return build_tokenizer(description["config"], tensors, path)
 
 
-def build_tokenizer(config: Mapping[str, Any], tensors: Mapping[str, Tensor], path: str | os.PathLike[str]) -> Tokenizer:
-    """Return the tokenizer of a configuration and its weights, both as read from `path`. Raises ModelError if they do not fit."""
+def build_tokenizer(
+    config: Mapping[str, Any], tensors: Mapping[str, Tensor], path: str | os.PathLike[str]
+) -> Tokenizer:
+    """Return the tokenizer of a configuration and weights read from `path`. Raises ModelError if they do not fit."""
     tokenizer = Tokenizer(_settings(TokenizerConfig, config, path))
     _load_weights(tokenizer, tensors, path)
     return tokenizer.eval()
@@ -98,7 +100,8 @@ def write_tensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], d
 def read_tensors(path: str | os.PathLike[str], part: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read a safetensors file of ours that holds `part`: its tensors and its description.
 
-    Raises ModelError if there is no such file, if it is cut or no safetensors file, of another format version, or of another part.
+    Raises ModelError if there is no such file, if it is cut or no safetensors file, of another format version, or of
+    another part.
     """
     path = Path(path)
     if not path.is_file():

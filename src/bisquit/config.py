@@ -1,7 +1,7 @@
 """Settings: frozen dataclasses that check themselves, travel as JSON, and explain their fields.
 
-A class of settings stands beside the class that it configures, derives from `Settings`, is a frozen dataclass, and checks its
-ranges in `__post_init__`. The docstring under a field is also the help text of its command-line flag.
+A class of settings stands beside the class that it configures, derives from `Settings`, is a frozen dataclass, and
+checks its ranges in `__post_init__`. The docstring under a field is also the help text of its command-line flag.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The pipeline: a tokenizer and a prior over its tokens, from nothing to frames, and from frames to tokens and back.
 
-    sample:   seed ──prior──> tokens ──tokenizer──> frames
-    encode:   frames ──tokenizer──> tokens          decode:   tokens ──tokenizer──> frames
+sample:   seed ──prior──> tokens ──tokenizer──> frames
+encode:   frames ──tokenizer──> tokens          decode:   tokens ──tokenizer──> frames
 """
 
 from __future__ import annotations
@@ -35,8 +35,10 @@ class Pipeline:
     Arrays in and out are NumPy's on the CPU, wherever the model is. `to` moves the model.
     """
 
-    def __init__(self, tokenizer: Tokenizer, prior: Prior | None = None, frame_size: tuple[int, int] | None = None) -> None:
-        """Pair a tokenizer with a prior. frame_size: (H, W) of the frames to paint; by default the prior's grid, in whole patches."""
+    def __init__(
+        self, tokenizer: Tokenizer, prior: Prior | None = None, frame_size: tuple[int, int] | None = None
+    ) -> None:
+        """Pair a tokenizer with a prior. frame_size: (H, W) of the frames to paint; by default whole patches."""
         if prior is not None and prior.bits != tokenizer.bits:
             raise ModelError(f"the prior is over tokens of {prior.bits} bits, the tokenizer's have {tokenizer.bits}")
         self.tokenizer = tokenizer.eval()
@@ -70,8 +72,8 @@ class Pipeline:
     ) -> np.ndarray:
         """Paint n new frames, uint8 (n, H, W, 3): pictures 0 to n - 1 of the seed, the same ones for any batch_size.
 
-        progress: called with tokens done and to do. preview: called with the partial pictures of the batch at hand. Raises ModelError if
-        the model has no prior that can paint token by token.
+        progress: called with tokens done and to do. preview: called with the partial pictures of the batch at hand.
+        Raises ModelError if the model has no prior that can paint token by token.
         """
         if n < 1 or batch_size < 1:
             raise ConfigError(f"n is {n} and batch_size {batch_size}: both must be at least 1")
@@ -88,12 +90,16 @@ class Pipeline:
                 if preview and done % prior.grid[1] == 0:
                     preview(self._partial(tokens, done))
 
-            frames.append(self._decode(sample(prior, numbers, seed=seed, settings=settings, on_token=on_token), self.frame_size))
+            frames.append(
+                self._decode(sample(prior, numbers, seed=seed, settings=settings, on_token=on_token), self.frame_size)
+            )
         return np.concatenate(frames)
 
     def _decode(self, tokens: Tensor, size: tuple[int, int] | None) -> np.ndarray:
-        """Decode one picture at a time: convolutions round differently in another batch, and a seed's picture shall not."""
-        return np.concatenate([self.tokenizer.decode(tokens[i : i + 1], size).cpu().numpy() for i in range(len(tokens))])
+        """Decode one picture at a time, for in another batch convolutions round differently."""
+        return np.concatenate(
+            [self.tokenizer.decode(tokens[i : i + 1], size).cpu().numpy() for i in range(len(tokens))]
+        )
 
     def _partial(self, tokens: Tensor, done: int) -> np.ndarray:
         """Return the frames of tokens of which the first `done` are painted, the rest grey."""
@@ -108,7 +114,8 @@ class Pipeline:
 def load(model: str | os.PathLike[str]) -> Pipeline:
     """Load a model: the name of one that ships with bisquit, or a folder that `bisquit train` made.
 
-    Raises ModelError if there is no such model, if a file is damaged or of another version, or if its prior belongs to another tokenizer.
+    Raises ModelError if there is no such model, if a file is damaged or of another version, or if its prior belongs to
+    another tokenizer.
     """
     shipped = files("bisquit") / "weights" / os.fspath(model)
     if not Path(model).is_dir() and shipped.is_dir():
@@ -119,14 +126,19 @@ def load(model: str | os.PathLike[str]) -> Pipeline:
 
 def _load_folder(folder: Path) -> Pipeline:
     if not folder.is_dir():
-        raise ModelError(f"{folder} is neither a folder nor a model that ships with bisquit: {', '.join(shipped_models()) or 'none'}")
+        raise ModelError(
+            f"{folder} is neither a folder nor a model that ships with bisquit: {', '.join(shipped_models()) or 'none'}"
+        )
     tokenizer = load_tokenizer(folder / TOKENIZER_FILE)
     if not (folder / PRIOR_FILE).exists():
         return Pipeline(tokenizer)
-    prior, frame_size, fingerprint = load_prior(folder / PRIOR_FILE)
-    if fingerprint != tokenizer.fingerprint():
-        raise ModelError(f"{folder}: its prior is over the tokens of tokenizer {fingerprint}, not of {tokenizer.fingerprint()} beside it")
-    return Pipeline(tokenizer, prior, frame_size)
+    saved = load_prior(folder / PRIOR_FILE)
+    if saved.tokenizer != tokenizer.fingerprint():
+        raise ModelError(
+            f"{folder}: its prior is over the tokens of tokenizer {saved.tokenizer}, "
+            f"not of {tokenizer.fingerprint()}, which lies beside it"
+        )
+    return Pipeline(tokenizer, saved.prior, saved.frame_size)
 
 
 def shipped_models() -> list[str]:

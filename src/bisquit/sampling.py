@@ -1,9 +1,10 @@
 """Sampling: from logits to tokens, and the loop that paints token after token in raster order.
 
-A token is the winner of a race: each competes with its logit plus temperature times Gumbel noise, which takes token k with its chance
-softmax(logits / temperature)_k. The noise of a picture is made of the seed and the picture's number alone, so picture i of a seed is the
-same picture in any batch and on any device. That takes one more care, for float32 logits differ in their last digits from batch to batch: where a
-race is won by less than such a difference, its logits are computed once more, for that picture alone and in float64.
+A token is the winner of a race: each competes with its logit plus temperature times Gumbel noise, which takes token k
+with its chance softmax(logits / temperature)_k. The noise of a picture is made of the seed and the picture's number
+alone, so picture i of a seed is the same picture in any batch and on any device. That takes one more care, for float32
+logits differ in their last digits from batch to batch: where a race is won by less than such a difference, its logits
+are computed once more, for that picture alone and in float64.
 """
 
 from __future__ import annotations
@@ -50,7 +51,8 @@ class SamplingConfig(Settings):
         return self.top_k > 0 or self.top_p < 1 or self.min_p > 0
 
 
-# Logits of one model differ by about 1e-6 from batch to batch and from device to device; what is decided by less than this is decided in float64.
+# Logits of one model differ by about 1e-6 from batch to batch and from device to device; what is decided by less than
+# this is decided in float64.
 DOUBT = 2e-4
 
 
@@ -69,15 +71,17 @@ def race(logits: Tensor, noise: Tensor, settings: SamplingConfig) -> Race:
     loose = scores.masked_fill(~allowed(logits, settings, DOUBT), -torch.inf).topk(min(2, scores.shape[1]), dim=1)
     strict = scores.masked_fill(~allowed(logits, settings, -DOUBT), -torch.inf).argmax(dim=1)
     exact = scores.masked_fill(~allowed(logits, settings), -torch.inf).argmax(dim=1)
-    margin = loose.values[:, 0] - loose.values[:, -1] if scores.shape[1] > 1 else scores.new_full((len(scores),), torch.inf)
+    margin = (
+        loose.values[:, 0] - loose.values[:, -1] if scores.shape[1] > 1 else scores.new_full((len(scores),), torch.inf)
+    )
     return Race(exact, (margin < DOUBT) | (loose.indices[:, 0] != strict))
 
 
 def allowed(logits: Tensor, settings: SamplingConfig, slack: float = 0.0) -> Tensor:
     """Return which tokens top-k, top-p and min-p leave in the race, bool (B, codebook); the likeliest always stays.
 
-    Each is judged by the chances softmax(logits / temperature). slack: how far in logits a token may miss a bound and stay; if it is negative,
-    how far it must clear it.
+    Each is judged by the chances softmax(logits / temperature). slack: how far in logits a token may miss a bound and
+    stay; if it is negative, how far it must clear it.
     """
     kept = torch.ones_like(logits, dtype=torch.bool)
     if settings.temperature == 0 or not settings.drops_tokens:
@@ -87,8 +91,12 @@ def allowed(logits: Tensor, settings: SamplingConfig, slack: float = 0.0) -> Ten
         bounds = logits.topk(settings.top_k + 1, dim=1).values[:, -2:]  # the last that stays and the first that goes
         kept &= logits >= bounds[:, :1] - slack if slack >= 0 else logits > bounds[:, 1:] - slack
     if settings.top_p < 1:
-        chances, order = (logits.double() / settings.temperature).softmax(dim=1).sort(dim=1, descending=True, stable=True)
-        before = chances.cumsum(dim=1) - chances  # Holtzman et al. 2020: the smallest set of likeliest tokens that has top_p
+        chances, order = (
+            (logits.double() / settings.temperature).softmax(dim=1).sort(dim=1, descending=True, stable=True)
+        )
+        before = (
+            chances.cumsum(dim=1) - chances
+        )  # Holtzman et al. 2020: the smallest set of likeliest tokens that has top_p
         kept &= torch.zeros_like(kept).scatter(1, order, before < settings.top_p + slack / settings.temperature)
     if settings.min_p > 0:
         kept &= logits >= likeliest + settings.temperature * math.log(settings.min_p) - slack
@@ -107,7 +115,9 @@ class Noise:
         """Return the noise of the next token, float64 (B, codebook)."""
         if not self._drawn:
             shape = (self._row, self._codebook_size)
-            uniform = torch.stack([torch.rand(shape, generator=g, dtype=torch.float64) for g in self._generators], dim=1)
+            uniform = torch.stack(
+                [torch.rand(shape, generator=g, dtype=torch.float64) for g in self._generators], dim=1
+            )
             self._drawn = list((-(-uniform.log()).log()).to(self._device))[::-1]
         return self._drawn.pop()
 

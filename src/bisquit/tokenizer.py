@@ -1,7 +1,7 @@
 """The tokenizer: frames to tokens and back, a patch auto-encoder with a quantizer in its middle.
 
-    frames uint8 (B, H, W, 3) ──pad──> auto-encoder ──latents──> quantizer ──> tokens int64 (B, h, w)
-    frames uint8 (B, H, W, 3) <──crop── auto-encoder <──codes── quantizer <── tokens int64 (B, h, w)
+frames uint8 (B, H, W, 3) ──pad──> auto-encoder ──latents──> quantizer ──> tokens int64 (B, h, w)
+frames uint8 (B, H, W, 3) <──crop── auto-encoder <──codes── quantizer <── tokens int64 (B, h, w)
 """
 
 from __future__ import annotations
@@ -87,14 +87,16 @@ class Tokenizer(nn.Module):
     def decode(self, tokens: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         """Turn tokens into frames.
 
-        tokens: int64 (B, h, w). size: (H, W) to crop back to, where the frames had been padded. Returns uint8 (B, H, W, 3).
-        Raises TokenError on tokens outside of the codebook, ShapeError where the grid is not that of `size`.
+        tokens: int64 (B, h, w). size: (H, W) to crop back to, where the frames had been padded. Returns uint8 (B, H, W,
+        3). Raises TokenError on tokens outside of the codebook, ShapeError where the grid is not that of `size`.
         """
         if tokens.ndim != 3:
             raise ShapeError(f"tokens are {tuple(tokens.shape)}: they must be (B, h, w)")
         height, width = size or (tokens.shape[1] * self.patch_size, tokens.shape[2] * self.patch_size)
         if self.grid(height, width) != tuple(tokens.shape[1:]):
-            raise ShapeError(f"tokens are {tuple(tokens.shape)}: frames of {height} x {width} have {self.grid(height, width)}")
+            raise ShapeError(
+                f"tokens are {tuple(tokens.shape)}: frames of {height} x {width} have {self.grid(height, width)}"
+            )
         x = self.autoencoder.decode(self.quantizer.codes(tokens.to(self._device)))
         return to_uint8(x)[:, :height, :width].contiguous()
 

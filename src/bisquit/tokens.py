@@ -1,8 +1,8 @@
 """Tokens on disk: what a tokenizer made of a set of frames, in one file that is complete in itself.
 
-The file is safetensors. Beside the tokens, in the smallest unsigned type that holds them, it carries each frame's class and race where
-they are known, and the tokenizer itself, so that it can be turned back into pictures and so that a prior that is trained on it knows,
-and ships with, the tokenizer that it belongs to.
+The file is safetensors. Beside the tokens, in the smallest unsigned type that holds them, it carries each frame's class
+and race where they are known, and the tokenizer itself, so that it can be turned back into pictures and so that a prior
+that is trained on it knows, and ships with, the tokenizer that it belongs to.
 """
 
 from __future__ import annotations
@@ -101,7 +101,11 @@ class TokenSet:
 
 
 def tokenize(
-    tokenizer: Tokenizer, frames: FrameSet, batch_size: int = 64, mirrored: bool = False, progress: Progress | None = None
+    tokenizer: Tokenizer,
+    frames: FrameSet,
+    batch_size: int = 64,
+    mirrored: bool = False,
+    progress: Progress | None = None,
 ) -> TokenSet:
     """Turn a set of frames into tokens, in the set's order.
 

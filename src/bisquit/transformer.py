@@ -2,8 +2,8 @@
 
     x (B, T, width) ──[ + attention(norm(x)) ──> + mlp(norm(x)) ] x n_layers──norm──> (B, T, width)
 
-Pre-norm blocks as in GPT-2 (Radford et al. 2019); optional rotary positions (Su et al. 2021, arXiv:2104.09864), which may have several
-axes. A priors's embedding, positions and head are its own.
+Pre-norm blocks as in GPT-2 (Radford et al. 2019); optional rotary positions (Su et al. 2021, arXiv:2104.09864), which
+may have several axes. A priors's embedding, positions and head are its own.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ class TransformerConfig(Settings):
     feed_forward: int = 512
     """Hidden channels of the feed-forward part."""
     dropout: float = 0.0
-    """Chance that a value is dropped in training: after the embedding, in attention, and at the end of each half block."""
+    """Chance that a value is dropped in training: after the embedding, in attention, and at the end of each half block.
+    """
 
     def __post_init__(self) -> None:
         require(1 <= self.width <= 16384, "width", self.width, "between 1 and 16384")
@@ -78,8 +79,12 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(config.width, 3 * config.width)
         self.out = nn.Linear(config.width, config.width)
 
-    def forward(self, x: Tensor, *, causal: bool, rotary: Tensor | None, cache: KeyValueCache | None, layer: int) -> Tensor:
-        q, k, v = self.qkv(x).unflatten(2, (3, self.n_heads, -1)).permute(2, 0, 3, 1, 4)  # each (B, n_heads, T, head_width)
+    def forward(
+        self, x: Tensor, *, causal: bool, rotary: Tensor | None, cache: KeyValueCache | None, layer: int
+    ) -> Tensor:
+        q, k, v = (
+            self.qkv(x).unflatten(2, (3, self.n_heads, -1)).permute(2, 0, 3, 1, 4)
+        )  # each (B, n_heads, T, head_width)
         if rotary is not None:
             q, k = rotate(q, rotary), rotate(k, rotary)
         if cache is not None:
@@ -106,8 +111,12 @@ class Block(nn.Module):
         )
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, *, causal: bool, rotary: Tensor | None, cache: KeyValueCache | None, layer: int) -> Tensor:
-        x = x + self.dropout(self.attention(self.attention_norm(x), causal=causal, rotary=rotary, cache=cache, layer=layer))
+    def forward(
+        self, x: Tensor, *, causal: bool, rotary: Tensor | None, cache: KeyValueCache | None, layer: int
+    ) -> Tensor:
+        x = x + self.dropout(
+            self.attention(self.attention_norm(x), causal=causal, rotary=rotary, cache=cache, layer=layer)
+        )
         return x + self.dropout(self.mlp(self.mlp_norm(x)))
 
 
@@ -123,7 +132,7 @@ class Transformer(nn.Module):
         self._initialise()
 
     def _initialise(self) -> None:
-        """Start as GPT-2 does: deviation 0.02, and less by sqrt(2 n_layers) where a block adds to the residual stream."""
+        """Start as GPT-2 does: deviation 0.02, less by sqrt(2 n_layers) where a block adds to the residual stream."""
         residual_deviation = 0.02 / (2 * self.config.n_layers) ** 0.5
         for name, parameter in self.blocks.named_parameters():
             if name.endswith("bias"):
@@ -137,8 +146,8 @@ class Transformer(nn.Module):
     ) -> Tensor:
         """Map x (B, T, width) to the same shape.
 
-        rotary: (T, head_width / 2) angles in radians, of these T steps. cache: holds the steps before; these T are added to it, and with a
-        filled cache T must be 1. causal: step t sees steps up to t only.
+        rotary: (T, head_width / 2) angles in radians, of these T steps. cache: holds the steps before; these T are
+        added to it, and with a filled cache T must be 1. causal: step t sees steps up to t only.
         """
         x = self.dropout(x)
         for layer, block in enumerate(self.blocks):
@@ -150,10 +159,12 @@ class Transformer(nn.Module):
 
 
 def causal_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
-    """Attend causally, a block of steps at a time: what `scaled_dot_product_attention` computes, in fewer seconds on a CPU.
+    """Attend causally, a block of steps at a time: what `scaled_dot_product_attention` computes, in fewer seconds on a
+    CPU.
 
-    q, k, v: (B, n_heads, T, head_width). A block's products stop at its own last step, so that near half of the masked ones are never
-    made; on 600 steps of 4 heads of 32 channels, forward and backward in bfloat16 take 0.6 times the fused kernel's time.
+    q, k, v: (B, n_heads, T, head_width). A block's products stop at its own last step, so that near half of the masked
+    ones are never made; on 600 steps of 4 heads of 32 channels, forward and backward in bfloat16 take 0.6 times the
+    fused kernel's time.
     """
     steps, block = q.shape[2], CAUSAL_BLOCK_STEPS
     q = q * q.shape[3] ** -0.5

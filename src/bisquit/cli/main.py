@@ -1,4 +1,4 @@
-"""The command line: `bisquit VERB`. Each verb is a module of its own, imported when it is called, so that help comes at once."""
+"""The command line, `bisquit VERB`. Each verb is a module, imported when it is called, so that help comes at once."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 OUTPUT = click.Path(path_type=Path)
 
 
-class FrameSize(click.ParamType):
+class FrameSize(click.ParamType[tuple[int, int]]):
     """A size in pixels, height x width, such as 100x150."""
 
     name = "HxW"
@@ -23,28 +23,30 @@ class FrameSize(click.ParamType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
         if isinstance(value, tuple):
             return value
-        try:
-            height, width = (int(part) for part in value.lower().split("x"))
-            if height > 0 and width > 0:
-                return height, width
-        except ValueError:
-            pass
-        self.fail(f"{value} must be height x width in pixels, such as 100x150", param, ctx)
+        height, _, width = value.lower().partition("x")
+        if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
+            self.fail(f"{value} must be height x width in pixels, such as 100x150", param, ctx)
+        return int(height), int(width)
 
 
 def frames_options(function: Function) -> Function:
     """Add the flags that say how frames are read."""
     function = click.option(
-        "--skip-bad", is_flag=True, help="Leave out pictures that cannot be read, and count them; else the first one stops the run."
+        "--skip-bad",
+        is_flag=True,
+        help="Leave out pictures that cannot be read, and count them; else the first one stops the run.",
     )(function)
     return click.option(
-        "--size", type=FrameSize(), default=None, help="Resize every frame to this height x width, such as 100x150; else all must be of one size."
+        "--size",
+        type=FrameSize(),
+        default=None,
+        help="Resize every frame to this height x width, such as 100x150; else all must be of one size.",
     )(function)
 
 
 @contextmanager
 def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """Yield a function of what is done and what there is to do, shown as a bar on standard error where that is a terminal."""
+    """Yield a function of what is done and what there is to do; it draws a bar where standard error is a terminal."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
@@ -57,3 +59,26 @@ def report_skipped(skipped: tuple[str, ...]) -> None:
     if skipped:
         more = f" and {len(skipped) - 5} more" if len(skipped) > 5 else ""
         click.echo(f"left out {len(skipped)} that could not be read: {', '.join(skipped[:5])}{more}", err=True)
+
+
+def device_option(function: Function) -> Function:
+    """Add the flag that says where a model runs."""
+    return click.option(
+        "--device",
+        default="auto",
+        show_default=True,
+        callback=_device,
+        help="Where the model runs: auto, cpu, cuda, mps ...",
+    )(function)
+
+
+def _device(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    import torch
+
+    if value == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=value)
+    except (RuntimeError, AssertionError) as error:
+        raise click.BadParameter(f"{value} is no device of this machine: {str(error).splitlines()[0]}") from error
+    return value

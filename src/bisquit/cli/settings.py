@@ -1,6 +1,7 @@
 """Flags made from settings: each field of a recipe is a flag, its docstring the flag's help.
 
-A recipe nests settings; their fields become flags side by side, so names must differ. A flag that is given overrides the preset's value.
+A recipe nests settings; their fields become flags side by side, so names must differ. A flag that is given overrides
+the preset's value.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ def _fields(cls: type[Settings]) -> Iterator[tuple[str, Any, str]]:
             yield name, hint, texts.get(name, "")
 
 
-def _click_type(hint: Any) -> click.ParamType | type:
+def _click_type(hint: Any) -> click.ParamType[Any] | type:
     if get_origin(hint) is Literal:
         return click.Choice(get_args(hint))
     if get_origin(hint) is tuple:
@@ -67,7 +68,7 @@ def _click_type(hint: Any) -> click.ParamType | type:
     return hint
 
 
-class Numbers(click.ParamType):
+class Numbers(click.ParamType[tuple[int, ...]]):
     """Whole numbers with commas between them."""
 
     name = "numbers"

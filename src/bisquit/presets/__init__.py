@@ -1,8 +1,9 @@
 """Presets: recipes for both stages, by name.
 
-`seed` is the design that the project started from, to the figure: 5 x 5 patches, a latent of 128 channels, 10 bits, AdamW at a constant 1e-3,
-batches of 64, 5 epochs; a causal transformer of 3 layers, width 128, 4 heads, feed-forward 512, learned positions. `demo` is as small a one
-as shows the whole in minutes on two cores, from the bundled frames alone.
+`seed` is the design that the project started from, to the figure: 5 x 5 patches, a latent of 128 channels, 10 bits,
+AdamW at a constant 1e-3, batches of 64, 5 epochs; a causal transformer of 3 layers, width 128, 4 heads, feed-forward
+512, learned positions. `demo` is as small a one as shows the whole in minutes on two cores, from the bundled frames
+alone.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What every prior does: say how likely tokens are, and paint new ones.
 
-Every prior has a loss and can sample; only a `SequentialPrior` has a next-token distribution, and only that is what sampling token by
-token and the codec take, so that a prior without exact likelihood is refused by its type.
+Every prior has a loss and can sample; only a `SequentialPrior` has a next-token distribution, and only that is what
+sampling token by token and the codec take, so that a prior without exact likelihood is refused by its type.
 """
 
 from __future__ import annotations
@@ -39,9 +39,12 @@ class Prior(nn.Module, ABC):
         """Return the training loss of tokens (B, h, w), in nats a token. Raises ShapeError on another grid."""
 
     def check(self, tokens: Tensor) -> None:
-        """Raise ShapeError unless tokens are integers (B, h, w) of this prior's grid, TokenError unless in its codebook."""
+        """Raise ShapeError unless tokens are integers (B, h, w) on this prior's grid, TokenError if one is no code."""
         if tokens.ndim != 3 or tuple(tokens.shape[1:]) != tuple(self.grid) or tokens.is_floating_point():
-            raise ShapeError(f"tokens are {tokens.dtype} {tuple(tokens.shape)}: this prior takes int64 (B, {self.grid[0]}, {self.grid[1]})")
+            raise ShapeError(
+                f"tokens are {tokens.dtype} {tuple(tokens.shape)}: "
+                f"this prior takes int64 (B, {self.grid[0]}, {self.grid[1]})"
+            )
         if tokens.numel() and not 0 <= int(tokens.min()) <= int(tokens.max()) < self.codebook_size:
             raise TokenError(f"tokens reach {int(tokens.max())}: this prior's codebook has {self.codebook_size}")
 
@@ -51,7 +54,7 @@ class SequentialPrior(Prior):
 
     @abstractmethod
     def logits(self, tokens: Tensor) -> Tensor:
-        """Return the logits (B, h w, codebook) of each token given those before it, in one pass over tokens (B, h, w)."""
+        """Return the logits (B, h w, codebook) of each token of (B, h, w) given those before it, in one pass."""
 
     @abstractmethod
     def start(self, batch: int) -> Any:
@@ -61,7 +64,8 @@ class SequentialPrior(Prior):
     def next_logits(self, state: Any, last: Tensor | None) -> Tensor:
         """Return the logits (B, codebook) of the next token, given the one before it.
 
-        state: as `start` gave it and the calls since have filled it. last: (B,) int64, the token at the step before; None at the first.
+        state: as `start` gave it and the calls since have filled it. last: (B,) int64, the token at the step before;
+        None at the first.
         """
 
     def loss(self, tokens: Tensor) -> Tensor:

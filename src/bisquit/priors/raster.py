@@ -4,7 +4,8 @@
     input    S   t0  t1  ...   + positions      (B, h w, width)     S: a learned start vector, no token of the codebook
     output   t0  t1  t2  ...                    (B, h w, codebook)  logits
 
-The shift by one is inside the model: logits at step i see the tokens before i only. Positions are those of the token to be predicted.
+The shift by one is inside the model: logits at step i see the tokens before i only. Positions are those of the token to
+be predicted.
 """
 
 from __future__ import annotations
@@ -29,20 +30,31 @@ class RasterConfig(Settings):
     kind: Literal["raster"] = "raster"
     transformer: TransformerConfig = field(default_factory=TransformerConfig)
     positions: Literal["none", "learned", "row-column", "rotary"] = "learned"
-    """How a step knows where it is: not at all, a learned vector a place, one a row plus one a column, or rotation by row and by column."""
+    """How a step knows where it is: not at all, a learned vector a place, one a row plus one a column, or rotation by
+    row and by column.
+    """
 
     def __post_init__(self) -> None:
         if self.positions == "rotary":
             head_width = self.transformer.head_width
-            require(head_width % 4 == 0, "positions", "rotary", f"with heads of a multiple of 4 channels, not {head_width}")
+            require(
+                head_width % 4 == 0, "positions", "rotary", f"with heads of a multiple of 4 channels, not {head_width}"
+            )
 
 
 class RasterPrior(SequentialPrior):
     """A causal transformer over tokens in raster order; what it computes is drawn at the top of this module."""
 
+    config: RasterConfig
+
     def __init__(self, config: RasterConfig, bits: int, grid: tuple[int, int]) -> None:
         super().__init__()
-        require(1 <= bits <= LARGEST_SOFTMAX_BITS, "bits", bits, f"between 1 and {LARGEST_SOFTMAX_BITS} for one softmax over the codebook")
+        require(
+            1 <= bits <= LARGEST_SOFTMAX_BITS,
+            "bits",
+            bits,
+            f"between 1 and {LARGEST_SOFTMAX_BITS} for one softmax over the codebook",
+        )
         require(min(grid) >= 1, "grid", grid, "at least 1 x 1")
         self.config = config
         self.bits = bits
@@ -62,7 +74,7 @@ class RasterPrior(SequentialPrior):
             self.angles = None
 
     def logits(self, tokens: Tensor) -> Tensor:
-        """Return the logits (B, h w, codebook) of each token given those before it, in one pass over tokens (B, h, w)."""
+        """Return the logits (B, h w, codebook) of each token of (B, h, w) given those before it, in one pass."""
         self.check(tokens)
         before = self.embedding(tokens.flatten(1)[:, :-1].long())  # (B, h w - 1, width)
         start = self.start_vector.expand(tokens.shape[0], 1, -1)
@@ -75,7 +87,7 @@ class RasterPrior(SequentialPrior):
         return KeyValueCache(self.config.transformer, batch, capacity=self.length, like=self.start_vector)
 
     def next_logits(self, state: KeyValueCache, last: Tensor | None) -> Tensor:
-        """Return the logits (B, codebook) of the next token given the one before it, (B,) int64 or None at the first step."""
+        """Return the logits (B, codebook) of the next token given the last, (B,) int64 or None at the first step."""
         step = state.length
         before = self.start_vector.expand(state.keys.shape[1], -1) if last is None else self.embedding(last)
         x = self.positions(before.unsqueeze(1), first=step)
@@ -123,9 +135,11 @@ POSITIONS = {"none": NoPositions, "learned": LearnedPositions, "row-column": Row
 
 
 def axial_angles(grid: tuple[int, int], head_width: int) -> Tensor:
-    """Return rotary angles (h w, head_width / 2) in radians: a half of the pairs turns with the row, the other with the column.
+    """Return rotary angles (h w, head_width / 2) in radians: a half of the pairs turns with the row, the other with the
+    column.
 
-    Wave lengths run from 2 pi to about 100 places, in equal ratios: a grid has tens of rows, not the thousands of words of a text.
+    Wave lengths run from 2 pi to about 100 places, in equal ratios: a grid has tens of rows, not the thousands of words
+    of a text.
     """
     pairs = head_width // 4
     frequencies = 100.0 ** -(torch.arange(pairs) / pairs)

@@ -1,9 +1,11 @@
 """Binary spherical quantisation: a token is the signs of a unit vector.
 
-    latents (B, width, h, w) ──linear──> v (B, bits, h, w) ──u = v / |v|──> sign(u) / sqrt(bits) ──linear──> codes (B, width, h, w)
+    latents (B, width, h, w) ──linear──> v (B, bits, h, w) ──u = v / |v|──> sign(u) / sqrt(bits) ──linear──> codes (B,
+    width, h, w)
 
-The sign's gradient is the straight-through one: that of u. Bit 0 of a token is its least significant; +1 means 1, and zero counts as +1.
-Zhao, Xiong and Kraehenbuehl, "Image and Video Tokenization with Binary Spherical Quantization", 2024, arXiv:2406.07548, section 4.
+The sign's gradient is the straight-through one: that of u. Bit 0 of a token is its least significant; +1 means 1, and
+zero counts as +1. Zhao, Xiong and Kraehenbuehl, "Image and Video Tokenization with Binary Spherical Quantization",
+2024, arXiv:2406.07548, section 4.
 """
 
 from __future__ import annotations
@@ -35,12 +37,15 @@ class BSQConfig(Settings):
     entropy_group_bits: int = 5
     """Bits whose joint distribution the codebook's entropy is taken over at a time; the last group may be smaller."""
     entropy_temperature: float = 0.5
-    """Softness of the soft codes, in units of u sqrt(bits): at 5 a usual latent is nearly uniform, at 0.1 nearly hard."""
+    """Softness of the soft codes, in units of u sqrt(bits): at 5 a usual latent is nearly uniform, at 0.1 nearly hard.
+    """
 
     def __post_init__(self) -> None:
         require(1 <= self.bits <= 32, "bits", self.bits, "between 1 and 32")
         require(self.sample_entropy_weight >= 0, "sample_entropy_weight", self.sample_entropy_weight, "at least 0")
-        require(self.codebook_entropy_weight >= 0, "codebook_entropy_weight", self.codebook_entropy_weight, "at least 0")
+        require(
+            self.codebook_entropy_weight >= 0, "codebook_entropy_weight", self.codebook_entropy_weight, "at least 0"
+        )
         require(1 <= self.entropy_group_bits <= 12, "entropy_group_bits", self.entropy_group_bits, "between 1 and 12")
         require(self.entropy_temperature > 0, "entropy_temperature", self.entropy_temperature, "above 0")
 
@@ -59,8 +64,8 @@ class BSQ(Quantizer):
     def forward(self, latents: Tensor) -> Quantized:
         """Snap latents to the nearest corner of the cube inscribed in the unit sphere.
 
-        latents: (B, width, h, w) float. Returns tokens (B, h, w), codes (B, width, h, w) and the weighted entropy terms.
-        Raises ShapeError if the channels are not `width`. Equations 4 to 6 of the paper.
+        latents: (B, width, h, w) float. Returns tokens (B, h, w), codes (B, width, h, w) and the weighted entropy
+        terms. Raises ShapeError if the channels are not `width`. Equations 4 to 6 of the paper.
         """
         if latents.ndim != 4 or latents.shape[1] != self.width:
             raise ShapeError(f"latents are {tuple(latents.shape)}: they must be (B, {self.width}, h, w)")
@@ -82,15 +87,20 @@ class BSQ(Quantizer):
     def _entropy_loss(self, u: Tensor) -> Tensor:
         """Return the weighted entropy terms of the loss, each in bits a bit of the token.
 
-        The chance that bit k of the soft token is one is sigmoid(2 u_k sqrt(bits) / temperature), bits independent of one another:
-        then a token's entropy is the sum over its bits. The codebook's is that of the batch's mean distribution, over groups of bits.
+        The chance that bit k of the soft token is one is sigmoid(2 u_k sqrt(bits) / temperature), bits independent of
+        one another: then a token's entropy is the sum over its bits. The codebook's is that of the batch's mean
+        distribution, over groups of bits.
         """
         sample_weight, codebook_weight = self.config.sample_entropy_weight, self.config.codebook_entropy_weight
         if sample_weight == 0 and codebook_weight == 0:
             return u.new_zeros(())
-        logits = (2 * math.sqrt(self.bits) / self.config.entropy_temperature) * u.movedim(1, -1).flatten(0, -2)  # (N, bits)
+        logits = (2 * math.sqrt(self.bits) / self.config.entropy_temperature) * u.movedim(1, -1).flatten(
+            0, -2
+        )  # (N, bits)
         sample_entropy = _bit_entropy(logits).mean()
-        codebook_entropy = sum(_joint_entropy(group) for group in logits.split(self.config.entropy_group_bits, dim=1)) / self.bits
+        codebook_entropy = (
+            sum(_joint_entropy(group) for group in logits.split(self.config.entropy_group_bits, dim=1)) / self.bits
+        )
         return sample_weight * sample_entropy + codebook_weight * (1 - codebook_entropy)
 
 
@@ -116,7 +126,9 @@ def _bit_entropy(logits: Tensor) -> Tensor:
 
 
 def _joint_entropy(logits: Tensor) -> Tensor:
-    """Return the entropy in bits of the mean over N of the distributions that independent bits (N, g) have over 2**g codes."""
+    """Return the entropy in bits of the mean over N of the distributions that independent bits (N, g) have over 2**g
+    codes.
+    """
     g = logits.shape[1]
     is_one = unpack_bits(torch.arange(2**g, device=logits.device).view(-1, 1, 1), g).flatten(1)  # (2**g, g)
     signs = torch.where(is_one, 1.0, -1.0)

@@ -1,4 +1,6 @@
-"""What a run does beside its steps: average the weights, save its state, stop when asked, show how far it is and what it makes."""
+"""What a run does beside its steps: average the weights, save its state, stop when asked, show how far it is and what
+it makes.
+"""
 
 from __future__ import annotations
 
@@ -47,10 +49,12 @@ class AveragedWeights(WeightAveraging):
 
 
 class RunState(Checkpoint):
-    """Saves the state of the run every few minutes, at the end of each epoch, and when SIGINT or SIGTERM asks it to stop.
+    """Saves the state of the run every few minutes, at the end of each epoch, and when SIGINT or SIGTERM asks it to
+    stop.
 
-    Of the models of all epochs, the one with the lowest valid loss is kept, and those after `snapshot_epochs` in folders of their own.
-    The state is never saved between the last step of an epoch and its validation; a request to stop waits for that.
+    Of the models of all epochs, the one with the lowest valid loss is kept, and those after `snapshot_epochs` in
+    folders of their own. The state is never saved between the last step of an epoch and its validation; a request to
+    stop waits for that.
     """
 
     def __init__(
@@ -78,7 +82,9 @@ class RunState(Checkpoint):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._saved_at = time.monotonic()
         if threading.current_thread() is threading.main_thread():
-            self._handlers = {number: signal.signal(number, self._ask_to_stop) for number in (signal.SIGINT, signal.SIGTERM)}
+            self._handlers = {
+                number: signal.signal(number, self._ask_to_stop) for number in (signal.SIGINT, signal.SIGTERM)
+            }
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         for number, handler in self._handlers.items():
@@ -109,7 +115,7 @@ class RunState(Checkpoint):
         if self._signal is not None:
             raise KeyboardInterrupt
         self._signal = number
-        print("\nstopping after this step; once more stops at once", file=sys.stderr, flush=True)
+        sys.stderr.write("\nstopping after this step; once more stops at once\n")
 
     def _save(self, trainer: L.Trainer) -> None:
         with atomic_file(self._folder / STATE_FILE) as partial:
@@ -124,7 +130,9 @@ class RunState(Checkpoint):
 class Pictures(Callback):
     """Logs a picture of what the model makes after each epoch."""
 
-    def __init__(self, name: str, draw: Callable[[nn.Module], np.ndarray], averaged: AveragedWeights | None = None) -> None:
+    def __init__(
+        self, name: str, draw: Callable[[nn.Module], np.ndarray], averaged: AveragedWeights | None = None
+    ) -> None:
         self._name, self._draw, self._averaged = name, draw, averaged
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -138,7 +146,7 @@ class Pictures(Callback):
 
 
 class Speed(Callback):
-    """Logs frames a second, and prints a line now and then on standard error: epoch, step, metrics, speed, time left."""
+    """Logs frames a second, and now and then writes a line to standard error: epoch, step, metrics, time left."""
 
     def __init__(self, batch_size: int, interval_s: float = 20.0) -> None:
         self._batch_size, self._interval_s = batch_size, interval_s
@@ -163,6 +171,8 @@ class Speed(Callback):
         self._print(trainer, "validated")
 
     def _print(self, trainer: L.Trainer, remark: str) -> None:
-        metrics = ", ".join(f"{name} {float(value):.4g}" for name, value in sorted(trainer.progress_bar_metrics.items()))
+        metrics = ", ".join(
+            f"{name} {float(value):.4g}" for name, value in sorted(trainer.progress_bar_metrics.items())
+        )
         step = f"step {trainer.global_step}/{int(trainer.estimated_stepping_batches)}"
-        print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}, {step}: {metrics}; {remark}", file=sys.stderr, flush=True)
+        sys.stderr.write(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}, {step}: {metrics}; {remark}\n")

@@ -1,7 +1,7 @@
 """Batches as a pure function of the step.
 
-The frames of epoch e are in an order drawn from (seed, e), and step k takes the next batch of it. A run that is resumed at step k therefore goes
-on with the very batch that it would have had, and its loader has no state to save.
+The frames of epoch e are in an order drawn from (seed, e), and step k takes the next batch of it. A run that is resumed
+at step k therefore goes on with the very batch that it would have had, and its loader has no state to save.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ Fetch = Callable[[np.ndarray], Tensor]
 
 
 class StepLoader:
-    """Yields the batches of `steps` steps, counted from `first()` when the first is asked for; the next is fetched meanwhile."""
+    """Yields the batches of `steps` steps, counted from `first()` when the first is asked for; the next is fetched
+    meanwhile.
+    """
 
     def __init__(self, load: Callable[[int], Tensor], steps: int, first: Callable[[], int]) -> None:
         self._load, self._steps, self._first = load, steps, first
@@ -75,7 +77,9 @@ class Batches(L.LightningDataModule):
         """Return the batches of an epoch, from the trainer's step on."""
         trainer = self.trainer
         assert trainer is not None
-        return StepLoader(lambda step: self._fetch_train(self.indices(step)), self.steps_per_epoch, lambda: trainer.global_step)
+        return StepLoader(
+            lambda step: self._fetch_train(self.indices(step)), self.steps_per_epoch, lambda: trainer.global_step
+        )
 
     def val_dataloader(self) -> StepLoader:
         """Return the batches of the valid set, in its own order."""

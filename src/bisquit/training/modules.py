@@ -1,6 +1,7 @@
 """The two stages as Lightning modules: what a step of training and of validation computes, and what is logged.
 
-Every random number of step k comes from a seed made of (seed, k), so that a resumed run draws what the run would have drawn.
+Every random number of step k comes from a seed made of (seed, k), so that a resumed run draws what the run would have
+drawn.
 """
 
 from __future__ import annotations
@@ -43,7 +44,9 @@ class StageModule(L.LightningModule):
         ]
         optimizer = torch.optim.AdamW(groups, lr=self.settings.learning_rate)
         total_steps = int(self.trainer.estimated_stepping_batches)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.settings.rate_factor(step, total_steps))
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: self.settings.rate_factor(step, total_steps)
+        )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_train_batch_start(self, batch: Tensor, batch_idx: int) -> None:
@@ -56,7 +59,7 @@ class TokenizerModule(StageModule):
 
     def __init__(self, tokenizer: Tokenizer, augmentation: Augmentation, settings: TrainingConfig) -> None:
         super().__init__(settings)
-        self.tokenizer = tokenizer.to(memory_format=torch.channels_last)
+        self.tokenizer = tokenizer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.augmentation = augmentation
 
     @property

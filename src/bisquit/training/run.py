@@ -1,11 +1,11 @@
 """A run: one folder in which one model is trained, can be stopped and resumed, and is left ready to load.
 
-    run.json                     the recipe, the data and the versions that made it
-    tokenizer.safetensors        the model after the epoch with the lowest valid loss
-    prior.safetensors            likewise, where the run trains a prior; its tokenizer is then copied beside it
-    epoch-01/ ...                the model after the epochs that `snapshot_epochs` names
-    last.ckpt                    the state from which `--resume` goes on
-    logs/                        TensorBoard's curves and pictures
+run.json                     the recipe, the data and the versions that made it
+tokenizer.safetensors        the model after the epoch with the lowest valid loss
+prior.safetensors            likewise, where the run trains a prior; its tokenizer is then copied beside it
+epoch-01/ ...                the model after the epochs that `snapshot_epochs` names
+last.ckpt                    the state from which `--resume` goes on
+logs/                        TensorBoard's curves and pictures
 """
 
 from __future__ import annotations
@@ -28,7 +28,15 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import nn
 
 from bisquit.atomic import atomic_file
-from bisquit.checkpoint import PRIOR_FILE, TOKENIZER_FILE, SavedPrior, load_prior, load_tokenizer, save_prior, save_tokenizer
+from bisquit.checkpoint import (
+    PRIOR_FILE,
+    TOKENIZER_FILE,
+    SavedPrior,
+    load_prior,
+    load_tokenizer,
+    save_prior,
+    save_tokenizer,
+)
 from bisquit.errors import RunError, RunStopped, TokenError
 from bisquit.frames import FrameSet, contact_sheet
 from bisquit.generate import Pipeline
@@ -47,15 +55,23 @@ PICTURED = 8  # frames in a logged picture
 
 
 def train_tokenizer(
-    recipe: TokenizerRecipe, frames: FrameSet, valid: FrameSet, out: Path, *, resume: bool = False, preset: str | None = None
+    recipe: TokenizerRecipe,
+    frames: FrameSet,
+    valid: FrameSet,
+    out: Path,
+    *,
+    resume: bool = False,
+    preset: str | None = None,
 ) -> Tokenizer:
     """Train a tokenizer on frames in the folder `out`, and return it.
 
-    resume: go on from the state in `out` if there is one. preset: the recipe's name, for the record. Raises RunError if `out` holds another
-    run, or one that is not to be resumed; RunStopped on SIGINT or SIGTERM, the state saved.
+    resume: go on from the state in `out` if there is one. preset: the recipe's name, for the record. Raises RunError if
+    `out` holds another run, or one that is not to be resumed; RunStopped on SIGINT or SIGTERM, the state saved.
     """
     data = {"frames": _describe_frames(frames), "valid_frames": _describe_frames(valid)}
-    record = _open_run(out, {"stage": "tokenizer", "preset": preset, "recipe": recipe.to_dict(), "data": data}, recipe.training, resume)
+    record = _open_run(
+        out, {"stage": "tokenizer", "preset": preset, "recipe": recipe.to_dict(), "data": data}, recipe.training, resume
+    )
     if record["finished"]:
         return load_tokenizer(out / TOKENIZER_FILE)
     torch.manual_seed(derive_seed(recipe.training.seed, "weights"))
@@ -82,12 +98,18 @@ def train_tokenizer(
 
 
 def train_prior(
-    recipe: PriorRecipe, tokens: TokenSet, valid: TokenSet, out: Path, *, resume: bool = False, preset: str | None = None
+    recipe: PriorRecipe,
+    tokens: TokenSet,
+    valid: TokenSet,
+    out: Path,
+    *,
+    resume: bool = False,
+    preset: str | None = None,
 ) -> Prior:
     """Train a prior on tokens in the folder `out`, and return it; the tokens' tokenizer is saved beside it.
 
-    resume, preset: as for `train_tokenizer`. Raises TokenError if the two sets of tokens are of different tokenizers or grids, and RunError
-    and RunStopped as `train_tokenizer` does.
+    resume, preset: as for `train_tokenizer`. Raises TokenError if the two sets of tokens are of different tokenizers or
+    grids, and RunError and RunStopped as `train_tokenizer` does.
     """
     tokenizer, fingerprint = tokens.tokenizer, tokens.tokenizer.fingerprint()
     if valid.tokenizer.fingerprint() != fingerprint:
@@ -96,9 +118,13 @@ def train_prior(
             "tokenize both sets with the same one"
         )
     if valid.grid != tokens.grid:
-        raise TokenError(f"the tokens' grid is {tokens.grid}, the valid tokens' {valid.grid}: they must be of frames of one size")
+        raise TokenError(
+            f"the tokens' grid is {tokens.grid}, the valid tokens' {valid.grid}: they must be of frames of one size"
+        )
     data = {"tokenizer": fingerprint, "tokens": _describe_tokens(tokens), "valid_tokens": _describe_tokens(valid)}
-    record = _open_run(out, {"stage": "prior", "preset": preset, "recipe": recipe.to_dict(), "data": data}, recipe.training, resume)
+    record = _open_run(
+        out, {"stage": "prior", "preset": preset, "recipe": recipe.to_dict(), "data": data}, recipe.training, resume
+    )
     if record["finished"]:
         return load_prior(out / PRIOR_FILE).prior
     torch.manual_seed(derive_seed(recipe.training.seed, "weights"))
@@ -113,7 +139,9 @@ def train_prior(
 
     def draw(model: nn.Module) -> np.ndarray:
         assert isinstance(model, SequentialPrior)
-        return contact_sheet(Pipeline(tokenizer, model, tokens.frame_size).sample(PICTURED, seed=0), columns=PICTURED // 2)
+        return contact_sheet(
+            Pipeline(tokenizer, model, tokens.frame_size).sample(PICTURED, seed=0), columns=PICTURED // 2
+        )
 
     def save(model: nn.Module, folder: Path) -> None:
         assert isinstance(model, Prior)
@@ -140,7 +168,9 @@ def _fit(
         averaged,
         Speed(batches.batch_size),
         Pictures(pictured, draw, averaged),
-        EarlyStopping("valid/loss", patience=settings.early_stopping_epochs) if settings.early_stopping_epochs else None,
+        EarlyStopping("valid/loss", patience=settings.early_stopping_epochs)
+        if settings.early_stopping_epochs
+        else None,
         RunState(out, save, settings.checkpoint_minutes, settings.snapshot_epochs, averaged),
     )
     _quieten_lightning()
@@ -168,7 +198,9 @@ def _fit(
 
 
 def _open_run(out: Path, wanted: dict[str, Any], settings: TrainingConfig, resume: bool) -> dict[str, Any]:
-    """Return the record of the run in `out`, made now if there is none. Raises RunError if there is one that does not fit."""
+    """Return the record of the run in `out`, made now if there is none. Raises RunError if there is one that does not
+    fit.
+    """
     path = out / RECORD_FILE
     if not path.exists():
         versions = {"bisquit": version("bisquit"), "torch": torch.__version__, "python": platform.python_version()}
@@ -183,7 +215,9 @@ def _open_run(out: Path, wanted: dict[str, Any], settings: TrainingConfig, resum
     if not resume:
         raise RunError(f"{out} holds a run already: pass --resume to go on with it, or another --out")
     if not same:
-        raise RunError(f"{out} holds a run with {_difference(record, wanted)}: resume it with the same, or pass another --out")
+        raise RunError(
+            f"{out} holds a run with {_difference(record, wanted)}: resume it with the same, or pass another --out"
+        )
     return dict(record)
 
 
@@ -216,7 +250,12 @@ def _precision(settings: TrainingConfig) -> str:
 
 
 def _describe_frames(frames: FrameSet) -> dict[str, Any]:
-    return {"frames": len(frames), "size": [frames.height, frames.width], "first": frames.names[0], "last": frames.names[-1]}
+    return {
+        "frames": len(frames),
+        "size": [frames.height, frames.width],
+        "first": frames.names[0],
+        "last": frames.names[-1],
+    }
 
 
 def _describe_tokens(tokens: TokenSet) -> dict[str, Any]:

@@ -1,0 +1,85 @@
+"""`bisquit evaluate`: a model measured on frames, as a table and as JSON."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from bisquit.atomic import atomic_file
+from bisquit.cli.options import OUTPUT, device_option, frames_options, progress_bar, report_skipped
+from bisquit.errors import TokenError
+from bisquit.evaluation import CountModel, evaluate, summary
+from bisquit.frames import load_frames
+from bisquit.generate import Pipeline, load
+from bisquit.priors import SequentialPrior
+from bisquit.tokens import TokenSet, tokenize
+
+LARGEST_COUNTED_BITS = 18
+
+
+@click.command()
+@click.option("--model", required=True, help="A shipped model's name, or a folder that `bisquit train` made.")
+@click.option(
+    "--frames", required=True, help="Frames: a Parquet file, a folder, a glob, bundled:train or bundled:valid."
+)
+@click.option("--json", "output", type=OUTPUT, help="A file for all figures as JSON.")
+@click.option(
+    "--count-tokens",
+    type=OUTPUT,
+    help="Tokens to fit the count baseline on, best those that the prior was trained on; else those of bundled:train.",
+)
+@click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True, help="Frames at a time.")
+@device_option
+@frames_options
+def command(
+    model: str,
+    frames: str,
+    output: Path | None,
+    count_tokens: Path | None,
+    batch_size: int,
+    device: str,
+    size: tuple[int, int] | None,
+    skip_bad: bool,
+) -> None:
+    """Measure a model on frames: what its tokens lose, how many bits they take, how well its codebook is used."""
+    pipeline = load(model).to(device)
+    with progress_bar("reading frames") as progress:
+        frame_set = load_frames(frames, size=size, skip_bad=skip_bad, progress=progress)
+    report_skipped(frame_set.skipped)
+    counts = _count_model(pipeline, count_tokens)
+    prior = pipeline.prior if isinstance(pipeline.prior, SequentialPrior) else None
+    with progress_bar("measuring") as progress:
+        result = evaluate(pipeline.tokenizer, prior, frame_set, counts, batch_size, progress)
+    figures = {"model": model, **result.to_dict(), "skipped": len(frame_set.skipped)}
+    if output:
+        with atomic_file(output) as partial:
+            partial.write_text(json.dumps(figures, indent=2, allow_nan=False) + "\n")
+    table = Table(title=f"{model} on {frames}", show_header=False)
+    for row in summary(figures):
+        table.add_row(*row)
+    Console().print(table)
+    for advice in figures["advice"]:
+        click.echo(f"- {advice}")
+
+
+def _count_model(pipeline: Pipeline, count_tokens: Path | None) -> CountModel | None:
+    """Return the left-and-up count model of the tokens named, else of the bundled frames'; None where codes are too
+    many to count.
+    """
+    tokenizer = pipeline.tokenizer
+    if tokenizer.bits > LARGEST_COUNTED_BITS:
+        return None
+    if count_tokens is None:
+        counted = tokenize(tokenizer, load_frames("bundled:train"))
+    else:
+        counted = TokenSet.load(count_tokens)
+        if counted.tokenizer.fingerprint() != tokenizer.fingerprint():
+            raise TokenError(
+                f"{count_tokens} is of tokenizer {counted.tokenizer.fingerprint()}, not of the model's "
+                f"{tokenizer.fingerprint()}: tokenize the frames with the model's"
+            )
+    return CountModel.fit(counted.tokens, tokenizer.codebook_size)

@@ -1,0 +1,83 @@
+"""`bisquit reconstruct`: pictures through their tokens and back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import numpy as np
+import torch
+
+from bisquit.cli.options import OUTPUT, device_option, frames_options, progress_bar, report_skipped
+from bisquit.evaluation import ReconstructionMeter
+from bisquit.frames import contact_sheet, load_frames, read_frame, write_frame
+from bisquit.generate import Pipeline, load
+
+
+@click.command()
+@click.option("--model", required=True, help="A shipped model's name, or a folder that `bisquit train` made.")
+@click.argument("source", metavar="IN")
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=OUTPUT,
+    help="A picture for a picture; a folder, or a sheet, for a set of frames.",
+)
+@click.option(
+    "--number",
+    type=click.IntRange(min=1),
+    default=16,
+    show_default=True,
+    help="Frames on a sheet, evenly out of the set.",
+)
+@device_option
+@frames_options
+def command(
+    model: str, source: str, output: Path, number: int, device: str, size: tuple[int, int] | None, skip_bad: bool
+) -> None:
+    """Send a picture, or a set of frames, through its tokens and back.
+
+    IN is a picture, or frames as elsewhere. A set becomes a folder of pictures or, if -o ends like a picture, a sheet
+    on which the second, fourth ... row shows what became of the row above it.
+    """
+    pipeline = load(model).to(device)
+    meter = ReconstructionMeter()
+    if Path(source).is_file() and not source.endswith(".parquet"):
+        frame = read_frame(source, size)
+        write_frame(_through_tokens(pipeline, frame[None], meter)[0], output)
+    else:
+        with progress_bar("reading frames") as progress:
+            frames = load_frames(source, size=size, skip_bad=skip_bad, progress=progress)
+        report_skipped(frames.skipped)
+        if output.suffix:
+            shown = frames[np.linspace(0, len(frames) - 1, min(number, len(frames))).astype(np.int64)]
+            write_frame(_pairs(shown, _through_tokens(pipeline, shown, meter)), output)
+        else:
+            with progress_bar("reconstructing") as progress:
+                for i, name in enumerate(frames.names):
+                    write_frame(_through_tokens(pipeline, frames[[i]], meter)[0], output / _file_name(name))
+                    progress(i + 1, len(frames))
+    measured = meter.compute()
+    click.echo(f"{measured.frames:,} frames, PSNR {measured.psnr_db:.2f} dB, SSIM {measured.ssim:.4f}, in {output}")
+
+
+def _through_tokens(pipeline: Pipeline, frames: np.ndarray, meter: ReconstructionMeter) -> np.ndarray:
+    remade = pipeline.decode(pipeline.encode(frames), (frames.shape[1], frames.shape[2]))
+    meter.update(torch.from_numpy(frames), torch.from_numpy(remade))
+    return remade
+
+
+def _pairs(frames: np.ndarray, remade: np.ndarray, most_columns: int = 4) -> np.ndarray:
+    """Return a sheet with rows of frames and, under each, the row of what became of them."""
+    columns = min(most_columns, len(frames))
+    blank = np.full((-len(frames) % columns, *frames.shape[1:]), 255, dtype=np.uint8)
+    rows = [np.concatenate((part, blank)).reshape(-1, columns, *frames.shape[1:]) for part in (frames, remade)]
+    return contact_sheet(np.stack(rows, axis=1).reshape(-1, *frames.shape[1:]), columns)
+
+
+def _file_name(name: str) -> str:
+    """Return a PNG's name for a frame's: train-01.parquet#17 gives train-01.parquet-17.png, icy/003.jpg gives
+    icy/003.png.
+    """
+    return name.replace("#", "-") + ".png" if "#" in name else str(Path(name).with_suffix(".png"))

@@ -1,0 +1,64 @@
+"""`bisquit sample`: new frames from a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bisquit.cli.options import OUTPUT, device_option, progress_bar
+from bisquit.cli.settings import override, settings_options
+from bisquit.frames import contact_sheet, write_frame
+from bisquit.generate import load
+from bisquit.sampling import SamplingConfig
+
+
+@click.command()
+@click.option("--model", required=True, help="A shipped model's name, or a folder that `bisquit train prior` made.")
+@click.option("-n", "--number", type=click.IntRange(min=1), default=16, show_default=True, help="How many frames.")
+@click.option(
+    "--seed",
+    type=int,
+    default=0,
+    show_default=True,
+    help="A seed's frame i is the same whatever -n and --batch-size are.",
+)
+@click.option("-o", "--output", required=True, type=OUTPUT, help="The sheet to write, such as sheet.png.")
+@click.option(
+    "--separate", is_flag=True, help="One file each: -o is then a folder, or a file name that numbers are put into."
+)
+@click.option("--columns", type=click.IntRange(min=1), default=4, show_default=True, help="Columns of the sheet.")
+@click.option(
+    "--batch-size", type=click.IntRange(min=1), default=16, show_default=True, help="Frames painted at a time."
+)
+@device_option
+@settings_options(SamplingConfig)
+def command(
+    model: str,
+    number: int,
+    seed: int,
+    output: Path,
+    separate: bool,
+    columns: int,
+    batch_size: int,
+    device: str,
+    **given: Any,
+) -> None:
+    """Paint new frames, on one sheet or in a file each."""
+    settings = override(SamplingConfig(), given)
+    pipeline = load(model).to(device)
+    with progress_bar("painting tokens") as progress:
+        frames = pipeline.sample(number, seed=seed, settings=settings, batch_size=batch_size, progress=progress)
+    if separate:
+        for i, frame in enumerate(frames):
+            write_frame(frame, _numbered(output, i, number))
+    else:
+        write_frame(contact_sheet(frames, min(columns, number)), output)
+    click.echo(f"{number} new frames in {output}")
+
+
+def _numbered(output: Path, i: int, number: int) -> Path:
+    """Return the name of frame i of `number`: sheet.png gives sheet-03.png, a folder gives folder/03.png."""
+    digits = f"{i:0{len(str(number - 1))}d}"
+    return output.with_stem(f"{output.stem}-{digits}") if output.suffix else output / f"{digits}.png"

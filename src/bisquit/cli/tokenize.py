@@ -1,0 +1,51 @@
+"""`bisquit tokenize`: a set of frames into a file of tokens."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from bisquit.cli.options import OUTPUT, device_option, frames_options, progress_bar, report_skipped
+from bisquit.frames import load_frames
+from bisquit.generate import load
+from bisquit.tokens import tokenize
+
+
+@click.command()
+@click.option(
+    "--tokenizer", "model", required=True, help="A folder that `bisquit train tokenizer` made, or a shipped model."
+)
+@click.option(
+    "--frames", required=True, help="Frames: a Parquet file, a folder, a glob, bundled:train or bundled:valid."
+)
+@click.option(
+    "-o", "--output", required=True, type=OUTPUT, help="The file of tokens to write, such as train.safetensors."
+)
+@click.option("--mirrored", is_flag=True, help="Append the tokens of every frame flipped left to right.")
+@click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Frames at a time.")
+@device_option
+@frames_options
+def command(
+    model: str,
+    frames: str,
+    output: Path,
+    mirrored: bool,
+    batch_size: int,
+    device: str,
+    size: tuple[int, int] | None,
+    skip_bad: bool,
+) -> None:
+    """Turn a set of frames into a file of tokens, in the set's order.
+
+    The file also holds the frames' classes, and the tokenizer itself.
+    """
+    tokenizer = load(model).to(device).tokenizer
+    with progress_bar("reading frames") as progress:
+        frame_set = load_frames(frames, size=size, skip_bad=skip_bad, progress=progress)
+    report_skipped(frame_set.skipped)
+    with progress_bar("tokenizing") as progress:
+        tokens = tokenize(tokenizer, frame_set, batch_size, mirrored, progress)
+    tokens.save(output)
+    h, w = tokens.grid
+    click.echo(f"{len(tokens):,} pictures of {h} x {w} tokens of {tokens.bits} bits in {output}")
