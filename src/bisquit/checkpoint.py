@@ -91,10 +91,13 @@ def load_prior(path: str | os.PathLike[str]) -> SavedPrior:
 
 
 def write_tensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:
-    """Write tensors with their description to a safetensors file, whole or not at all."""
+    """Write tensors and their description to a safetensors file, whole or not at all. Raises ModelError if it cannot."""
     text = json.dumps({"format": FORMAT_VERSION, **description})
-    with atomic_file(path) as partial:
-        save_file(dict(tensors), partial, metadata={"bisquit": text})
+    try:
+        with atomic_file(path) as partial:
+            save_file(dict(tensors), partial, metadata={"bisquit": text})
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{path} cannot be written: {error}") from error
 
 
 def read_tensors(path: str | os.PathLike[str], part: str) -> tuple[dict[str, Tensor], dict[str, Any]]:

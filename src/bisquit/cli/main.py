@@ -49,8 +49,12 @@ def main() -> None:
         bisquit(standalone_mode=False)
     except click.exceptions.Exit as exit_:
         sys.exit(exit_.exit_code)
-    except click.ClickException as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
+        sys.exit(2)
+    except click.UsageError as error:
+        verb = error.ctx.command_path if error.ctx else "bisquit"
+        _say(f"{error.format_message()} ({verb} --help tells more)")
         sys.exit(2)
     except (click.Abort, KeyboardInterrupt):
         _say("stopped")

@@ -45,7 +45,7 @@ def tokenizer(
     recipe = override(get_preset(preset).tokenizer, given)
     with progress_bar("reading frames") as progress:
         train, valid = load_splits(frames, valid_frames, size=size, skip_bad=skip_bad, progress=progress)
-    report_skipped(train.skipped + valid.skipped)
+    report_skipped(tuple(dict.fromkeys(train.skipped + valid.skipped)))
     train_tokenizer(recipe, train, valid, out, resume=resume, preset=preset)
     click.echo(f"tokenizer in {out}")
 

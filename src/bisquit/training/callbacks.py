@@ -4,6 +4,7 @@ it makes.
 
 from __future__ import annotations
 
+import math
 import signal
 import sys
 import threading
@@ -21,7 +22,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor, nn
 
 from bisquit.atomic import atomic_file
-from bisquit.errors import RunStopped
+from bisquit.errors import RunError, RunStopped
 from bisquit.training.modules import StageModule
 
 STATE_FILE = "last.ckpt"
@@ -103,6 +104,10 @@ class RunState(Checkpoint):
         assert isinstance(pl_module, StageModule)
         model = self._averaged.model if self._averaged else pl_module.model
         loss = float(trainer.callback_metrics["valid/loss"])
+        if not math.isfinite(loss):
+            raise RunError(
+                f"the valid loss is {loss} after epoch {trainer.current_epoch + 1}: try a lower learning rate"
+            )
         if loss < self._best_loss:
             self._best_loss = loss
             self._save_model(model, self._folder)

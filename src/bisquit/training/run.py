@@ -15,7 +15,8 @@ import logging
 import pickle
 import platform
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ from bisquit.checkpoint import (
     save_prior,
     save_tokenizer,
 )
-from bisquit.errors import RunError, RunStopped, TokenError
+from bisquit.errors import RunError, TokenError
 from bisquit.frames import FrameSet, contact_sheet
 from bisquit.generate import Pipeline
 from bisquit.priors import Prior, SequentialPrior, build_prior
@@ -173,27 +174,27 @@ def _fit(
         else None,
         RunState(out, save, settings.checkpoint_minutes, settings.snapshot_epochs, averaged),
     )
-    _quieten_lightning()
-    trainer = L.Trainer(
-        max_epochs=settings.epochs,
-        accelerator="auto",
-        devices=1,
-        precision="bf16-mixed" if record["precision"] == "bf16" else "32-true",
-        gradient_clip_val=settings.gradient_clip or None,
-        callbacks=[callback for callback in callbacks if callback is not None],
-        logger=TensorBoardLogger(out, name="logs", version=""),
-        log_every_n_steps=10,
-        num_sanity_val_steps=0,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    state = out / STATE_FILE
-    try:
-        trainer.fit(module, batches, ckpt_path=state if state.exists() else None, weights_only=True)
-    except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
-        if isinstance(error, RunStopped) or trainer.global_step or not state.exists():
-            raise
-        raise RunError(f"{state} cannot be read, cut or damaged: start anew in another folder") from error
+    with _quiet_lightning():
+        trainer = L.Trainer(
+            max_epochs=settings.epochs,
+            accelerator="auto",
+            devices=1,
+            precision="bf16-mixed" if record["precision"] == "bf16" else "32-true",
+            gradient_clip_val=settings.gradient_clip or None,
+            callbacks=[callback for callback in callbacks if callback is not None],
+            logger=TensorBoardLogger(out, name="logs", version=""),
+            log_every_n_steps=min(10, batches.steps_per_epoch),
+            num_sanity_val_steps=0,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        state = out / STATE_FILE
+        try:
+            trainer.fit(module, batches, ckpt_path=state if state.exists() else None, weights_only=True)
+        except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
+            if trainer.global_step or not state.exists():
+                raise
+            raise RunError(f"{state} cannot be read, cut or damaged: start anew in another folder") from error
     _write_record(out, {**record, "finished": True})
 
 
@@ -262,7 +263,18 @@ def _describe_tokens(tokens: TokenSet) -> dict[str, Any]:
     return {"pictures": len(tokens), "grid": list(tokens.grid), "frame_size": list(tokens.frame_size)}
 
 
-def _quieten_lightning() -> None:
-    """Keep Lightning's notes on hardware and its advice on loaders, which ours do not need, off the screen."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+@contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """Keep Lightning's notes on hardware, and its warnings that do not concern our runs, off the screen."""
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    with warnings.catch_warnings():
+        for message in (
+            "`isinstance.treespec, LeafSpec.` is deprecated",  # its own use of PyTorch's trees
+            "The '.*_dataloader' does not have many workers",  # ours fetch ahead by themselves
+            "You're resuming from a checkpoint that ended before the epoch ended",  # which ours are made for
+        ):
+            warnings.filterwarnings("ignore", message=message)
+        yield
+    logger.setLevel(level)

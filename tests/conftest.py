@@ -1,0 +1,78 @@
+"""Tiny models and frames that every test may ask for. Their weights are large enough for each to matter to the outcome."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from bisquit.autoencoder import AutoEncoderConfig
+from bisquit.frames import FrameSet
+from bisquit.priors import RasterConfig, RasterPrior
+from bisquit.quantizers import BSQConfig
+from bisquit.tokenizer import Tokenizer, TokenizerConfig
+from bisquit.transformer import TransformerConfig
+
+MakeTokenizer = Callable[..., Tokenizer]
+MakePrior = Callable[..., RasterPrior]
+MakeFrames = Callable[..., FrameSet]
+
+
+def roughen(module: nn.Module, seed: int) -> None:
+    """Draw all weights anew: as they start, some are zero and logits are nearly uniform, which hides mistakes."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.copy_(0.5 * torch.randn(parameter.shape, generator=generator))
+
+
+@pytest.fixture
+def make_tokenizer() -> MakeTokenizer:
+    """A function that returns a tokenizer of random weights."""
+
+    def make(
+        patch_size: int = 4, width: int = 8, depth: int = 1, bits: int = 3, seed: int = 0, **bsq: Any
+    ) -> Tokenizer:
+        config = TokenizerConfig(AutoEncoderConfig(patch_size, width, depth), BSQConfig(bits=bits, **bsq))
+        tokenizer = Tokenizer(config)
+        roughen(tokenizer, seed)
+        return tokenizer.eval()
+
+    return make
+
+
+@pytest.fixture
+def make_prior() -> MakePrior:
+    """A function that returns a raster prior of random weights."""
+
+    def make(
+        bits: int = 3, grid: tuple[int, int] = (2, 3), positions: Any = "learned", dropout: float = 0.0, seed: int = 0
+    ) -> RasterPrior:
+        transformer = TransformerConfig(width=8, n_layers=2, n_heads=2, feed_forward=12, dropout=dropout)
+        prior = RasterPrior(RasterConfig(transformer=transformer, positions=positions), bits, grid)
+        roughen(prior, seed)
+        return prior.eval()
+
+    return make
+
+
+@pytest.fixture
+def make_noise() -> MakeFrames:
+    """A function that returns a set of frames of noise; every other one has a class, pairs are of one race."""
+
+    def make(count: int, height: int = 8, width: int = 12, seed: int = 0) -> FrameSet:
+        rng = np.random.default_rng(seed)
+        return FrameSet(
+            pixels=rng.integers(0, 256, (count, height, width, 3), dtype=np.uint8),
+            rows=np.arange(count),
+            names=tuple(f"frame-{seed}-{index}.png" for index in range(count)),
+            classes=("ice", "sand"),
+            labels=np.arange(count) % 3 - 1,
+            groups=np.arange(count) // 2,
+        )
+
+    return make

@@ -1,0 +1,93 @@
+"""What holds for every quantizer: the tests run on each in `QUANTIZERS`, as it is by default."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from bisquit.errors import ConfigError, ShapeError, TokenError
+from bisquit.quantizers import QUANTIZERS, Quantizer, build_quantizer
+
+WIDTH = 12
+GRIDS = [(1, 1), (2, 3), (5, 1)]
+
+
+@pytest.fixture(params=QUANTIZERS, ids=lambda config: config.__name__)
+def quantizer(request: pytest.FixtureRequest) -> Quantizer:
+    torch.manual_seed(0)
+    return build_quantizer(request.param(), WIDTH)
+
+
+def latents(batch: int, grid: tuple[int, int], seed: int = 1) -> torch.Tensor:
+    return torch.randn(batch, WIDTH, *grid, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+def test_tokens_are_integers_of_the_codebook_on_any_grid(quantizer: Quantizer, grid: tuple[int, int]):
+    tokens = quantizer(latents(64, grid)).tokens
+    assert tokens.dtype == torch.int64
+    assert tokens.shape == (64, *grid)
+    assert 0 <= tokens.min()
+    assert tokens.max() < 2**quantizer.bits
+    assert len(tokens.unique()) > 1
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+def test_codes_of_tokens_are_those_of_the_forward_pass_to_the_last_bit(quantizer: Quantizer, grid: tuple[int, int]):
+    quantized = quantizer(latents(64, grid))
+    assert quantized.codes.shape == (64, WIDTH, *grid)
+    assert torch.equal(quantizer.codes(quantized.tokens), quantized.codes)
+
+
+def test_each_place_is_quantized_by_itself(quantizer: Quantizer):
+    x = latents(3, (4, 5))
+    whole = quantizer(x)
+    parts = [quantizer(x[i : i + 1, :, :, j : j + 1]).tokens for i in range(3) for j in range(5)]
+    assert torch.equal(whole.tokens, torch.cat(parts).view(3, 5, 4).transpose(1, 2))
+
+
+def test_the_gradient_reaches_latents_and_parameters(quantizer: Quantizer):
+    x = latents(8, (2, 3)).requires_grad_()
+    quantized = quantizer(x)
+    weights = torch.randn(quantized.codes.shape, generator=torch.Generator().manual_seed(2))
+    ((quantized.codes * weights).sum() + quantized.loss).backward()
+    for tensor in (x, *quantizer.parameters()):
+        assert tensor.grad is not None
+        assert tensor.grad.isfinite().all()
+        assert tensor.grad.abs().sum() > 0
+
+
+def test_the_loss_is_a_finite_number(quantizer: Quantizer):
+    loss = quantizer(latents(8, (2, 3))).loss
+    assert loss.shape == ()
+    assert loss.isfinite()
+
+
+def test_latents_of_zero_make_no_trouble(quantizer: Quantizer):
+    x = torch.zeros(1, WIDTH, 1, 1, requires_grad=True)
+    quantized = quantizer(x)
+    quantized.codes.sum().backward()
+    assert quantized.codes.isfinite().all()
+    assert x.grad is not None
+    assert x.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("shape", [(1, WIDTH + 1, 2, 2), (WIDTH, 2, 2)])
+def test_latents_of_another_shape_are_refused(quantizer: Quantizer, shape: tuple[int, ...]):
+    with pytest.raises(ShapeError, match=f"{WIDTH}, h, w"):
+        quantizer(torch.zeros(shape))
+
+
+def test_tokens_outside_of_the_codebook_are_refused(quantizer: Quantizer):
+    top = 2**quantizer.bits
+    quantizer.codes(torch.tensor([[[0, top - 1]]]))
+    for outside in (-1, top):
+        with pytest.raises(TokenError, match=str(outside)):
+            quantizer.codes(torch.tensor([[[0, outside]]]))
+
+
+@pytest.mark.parametrize("config", QUANTIZERS, ids=lambda config: config.__name__)
+def test_the_configuration_survives_plain_data(config: type):
+    assert config.from_dict(config().to_dict()) == config()
+    with pytest.raises(ConfigError, match="no_such_field"):
+        config.from_dict({"no_such_field": 1})
