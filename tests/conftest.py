@@ -1,4 +1,4 @@
-"""Tiny models and frames that every test may ask for. Their weights are large enough for each to matter to the outcome."""
+"""Tiny models and frames that every test may ask for; the weights are large enough for each to matter."""
 
 from __future__ import annotations
 

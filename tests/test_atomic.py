@@ -10,9 +10,19 @@ import pytest
 
 from bisquit.atomic import atomic_file, atomic_folder
 
+FAILURES = [OSError("disk full"), KeyboardInterrupt(), SystemExit(1)]
 
-class Interrupted(BaseException):
-    """As a signal raises."""
+
+def write_half_a_file(target: Path, failure: BaseException) -> None:
+    with atomic_file(target) as partial:
+        partial.write_text("half")
+        raise failure
+
+
+def write_half_a_folder(target: Path, failure: BaseException) -> None:
+    with atomic_folder(target) as partial:
+        (partial / "a").write_text("half")
+        raise failure
 
 
 def test_a_file_appears_when_it_is_whole(tmp_path: Path):
@@ -30,13 +40,12 @@ def test_a_partial_file_has_the_suffix_and_the_folder_of_its_target(tmp_path: Pa
         assert partial.parent == tmp_path
 
 
-@pytest.mark.parametrize("failure", [OSError("disk full"), KeyboardInterrupt(), Interrupted()], ids=repr)
+@pytest.mark.parametrize("failure", FAILURES, ids=repr)
 def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path, failure: BaseException):
     target = tmp_path / "a.txt"
     target.write_text("old")
-    with pytest.raises(type(failure)), atomic_file(target) as partial:
-        partial.write_text("half")
-        raise failure
+    with pytest.raises(type(failure)):
+        write_half_a_file(target, failure)
     assert target.read_text() == "old"
     assert list(tmp_path.iterdir()) == [target]
 
@@ -73,11 +82,10 @@ def test_a_folder_appears_when_it_is_whole(tmp_path: Path):
     assert list(target.parent.iterdir()) == [target]
 
 
-@pytest.mark.parametrize("failure", [OSError("disk full"), KeyboardInterrupt(), Interrupted()], ids=repr)
+@pytest.mark.parametrize("failure", FAILURES, ids=repr)
 def test_a_failure_leaves_no_folder(tmp_path: Path, failure: BaseException):
-    with pytest.raises(type(failure)), atomic_folder(tmp_path / "folder") as partial:
-        (partial / "a").write_text("half")
-        raise failure
+    with pytest.raises(type(failure)):
+        write_half_a_folder(tmp_path / "folder", failure)
     assert list(tmp_path.iterdir()) == []
 
 

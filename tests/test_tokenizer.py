@@ -88,6 +88,11 @@ def test_arrays_that_do_not_fit_are_refused(make_tokenizer):
         tokenizer.encode(torch.zeros(1, 8, 12, 3))
 
 
+def test_a_prior_can_learn_from_tokens_as_they_come(make_tokenizer, make_prior):
+    tokens = make_tokenizer(bits=3).encode(frames_of(2, 8, 12, 3))
+    make_prior(bits=3, grid=(2, 3)).loss(tokens).backward()
+
+
 def test_frames_without_a_pixel_are_refused(make_tokenizer):
     with pytest.raises(ShapeError):
         make_tokenizer().encode(torch.zeros(1, 0, 12, 3, dtype=torch.uint8))

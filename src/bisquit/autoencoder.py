@@ -9,6 +9,7 @@ between its two halves. Any H and W that p divides work, for every layer slides 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -43,8 +44,8 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.first = nn.Conv2d(width, width, kernel_size=3, padding=1)
         self.second = nn.Conv2d(width, width, kernel_size=3, padding=1)
+        nn.init.kaiming_normal_(self.first.weight, nonlinearity="relu")
         nn.init.zeros_(self.second.weight)
-        nn.init.zeros_(self.second.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.second(F.gelu(self.first(F.gelu(x))))
@@ -67,6 +68,20 @@ class PatchAutoEncoder(nn.Module):
             nn.Conv2d(config.width, values, kernel_size=1),
             nn.PixelShuffle(config.patch_size),
         )
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """Start with latents of about unit size, where GELU bends, and with frames near grey.
+
+        Pixels are a quarter in size, hence the 4. PyTorch's own start leaves latents so small that all is nearly
+        linear: the `seed` tokenizer's valid error after 200 steps is then 0.0066 instead of 0.0054.
+        """
+        values, width = 3 * self.config.patch_size**2, self.config.width
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+        nn.init.normal_(self.encoder[1].weight, std=4 / math.sqrt(values))  # type: ignore[arg-type]
+        nn.init.normal_(self.decoder[-2].weight, std=0.1 / math.sqrt(width))  # type: ignore[arg-type]
 
     def encode(self, x: Tensor) -> Tensor:
         """Turn frames into latents.

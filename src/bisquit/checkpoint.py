@@ -91,7 +91,7 @@ def load_prior(path: str | os.PathLike[str]) -> SavedPrior:
 
 
 def write_tensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:
-    """Write tensors and their description to a safetensors file, whole or not at all. Raises ModelError if it cannot."""
+    """Write tensors and their description to a safetensors file, whole or not at all. Raises ModelError if it fails."""
     text = json.dumps({"format": FORMAT_VERSION, **description})
     try:
         with atomic_file(path) as partial:

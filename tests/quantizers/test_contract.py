@@ -27,7 +27,7 @@ def test_tokens_are_integers_of_the_codebook_on_any_grid(quantizer: Quantizer, g
     tokens = quantizer(latents(64, grid)).tokens
     assert tokens.dtype == torch.int64
     assert tokens.shape == (64, *grid)
-    assert 0 <= tokens.min()
+    assert tokens.min() >= 0
     assert tokens.max() < 2**quantizer.bits
     assert len(tokens.unique()) > 1
 

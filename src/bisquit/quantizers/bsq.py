@@ -60,6 +60,7 @@ class BSQ(Quantizer):
         self.bits = config.bits
         self.down = nn.Conv2d(width, config.bits, kernel_size=1)
         self.up = nn.Conv2d(config.bits, width, kernel_size=1)
+        nn.init.normal_(self.up.weight)  # corners are unit vectors, so the codes start at unit size too
 
     def forward(self, latents: Tensor) -> Quantized:
         """Snap latents to the nearest corner of the cube inscribed in the unit sphere.

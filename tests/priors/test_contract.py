@@ -1,0 +1,165 @@
+"""What holds for every prior: the tests run on each in `PRIORS`, and on each way of it that `VARIANTS` names."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from bisquit.errors import ShapeError, TokenError
+from bisquit.priors import PRIORS, Prior, PriorConfig, RasterConfig, SequentialPrior, build_prior
+from bisquit.transformer import TransformerConfig
+
+TINY = TransformerConfig(width=8, n_layers=2, n_heads=2, feed_forward=12)
+DROPPING = TransformerConfig(width=8, n_layers=2, n_heads=2, feed_forward=12, dropout=0.5)
+VARIANTS: dict[type, dict[str, PriorConfig]] = {
+    RasterConfig: {
+        f"raster-{positions}": RasterConfig(transformer=TINY, positions=positions)
+        for positions in ("none", "learned", "row-column", "rotary")
+    }
+}
+CONFIGS = {
+    name: config
+    for config_class in PRIORS
+    for name, config in VARIANTS.get(config_class, {config_class.__name__: config_class()}).items()
+}
+SEQUENTIAL = {name: config for name, config in CONFIGS.items() if issubclass(PRIORS[type(config)], SequentialPrior)}
+GRIDS = [(1, 1), (2, 3), (5, 1), (1, 4)]
+
+every_prior = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+every_sequential_prior = pytest.mark.parametrize("config", SEQUENTIAL.values(), ids=SEQUENTIAL)
+every_grid = pytest.mark.parametrize("grid", GRIDS, ids=str)
+
+
+def rough(config: PriorConfig, bits: int = 3, grid: tuple[int, int] = (2, 3)) -> Prior:
+    """A prior in evaluation mode whose weights are large enough for each to matter."""
+    prior = build_prior(config, bits, grid).eval()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in prior.parameters():
+            parameter.copy_(0.5 * torch.randn(parameter.shape, generator=generator))
+    return prior
+
+
+def sequential(config: PriorConfig, bits: int = 3, grid: tuple[int, int] = (2, 3)) -> SequentialPrior:
+    prior = rough(config, bits, grid)
+    assert isinstance(prior, SequentialPrior)
+    return prior
+
+
+def random_tokens(batch: int, bits: int, grid: tuple[int, int]) -> Tensor:
+    return torch.randint(2**bits, (batch, *grid), generator=torch.Generator().manual_seed(1))
+
+
+@every_prior
+@every_grid
+def test_the_loss_is_a_finite_number_on_any_grid(config: PriorConfig, grid: tuple[int, int]):
+    prior = rough(config, grid=grid)
+    assert (prior.codebook_size, prior.length) == (8, grid[0] * grid[1])
+    loss = prior.loss(random_tokens(4, 3, grid))
+    assert loss.shape == ()
+    assert loss.isfinite()
+
+
+@every_prior
+def test_the_gradient_reaches_every_parameter(config: PriorConfig):
+    prior = rough(config)
+    prior.loss(random_tokens(4, 3, (2, 3))).backward()
+    for name, parameter in prior.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        assert parameter.grad.abs().sum() > 0, name
+
+
+@every_prior
+@pytest.mark.parametrize("shape", [(1, 3, 2), (1, 2, 4), (1, 6), (2, 3)], ids=str)
+def test_tokens_of_another_grid_are_refused(config: PriorConfig, shape: tuple[int, ...]):
+    with pytest.raises(ShapeError, match=r"\(B, 2, 3\)"):
+        rough(config).loss(torch.zeros(shape, dtype=torch.int64))
+
+
+@every_prior
+def test_tokens_that_are_no_integers_are_refused(config: PriorConfig):
+    with pytest.raises(ShapeError, match="float32"):
+        rough(config).loss(torch.zeros(1, 2, 3))
+
+
+@every_prior
+@pytest.mark.parametrize("outside", [-1, 8])
+def test_tokens_outside_of_the_codebook_are_refused(config: PriorConfig, outside: int):
+    tokens = torch.full((1, 2, 3), 3)
+    tokens[0, 1, 1] = outside
+    with pytest.raises(TokenError, match=str(outside)):
+        rough(config).loss(tokens)
+
+
+@every_prior
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32])
+def test_tokens_of_any_integer_type_are_taken(config: PriorConfig, dtype: torch.dtype):
+    prior, tokens = rough(config), random_tokens(2, 3, (2, 3))
+    assert torch.equal(prior.loss(tokens.to(dtype)), prior.loss(tokens))
+
+
+@every_prior
+def test_training_lowers_the_loss(config: PriorConfig):
+    prior, tokens = rough(config).train(), random_tokens(2, 3, (2, 3))
+    optimizer = torch.optim.Adam(prior.parameters(), lr=0.02)
+    before = prior.loss(tokens).item()
+    for _ in range(20):
+        optimizer.zero_grad()
+        prior.loss(tokens).backward()
+        optimizer.step()
+    assert prior.loss(tokens).item() < 0.5 * before
+
+
+@every_prior
+def test_the_configuration_survives_plain_data(config: PriorConfig):
+    assert type(config).from_dict(config.to_dict()) == config
+
+
+@every_sequential_prior
+@every_grid
+@pytest.mark.parametrize("batch", [1, 3])
+def test_cached_logits_equal_those_of_a_full_pass(config: PriorConfig, grid: tuple[int, int], batch: int):
+    prior, tokens = sequential(config, grid=grid), random_tokens(batch, 3, grid)
+    full = prior.logits(tokens)
+    assert full.shape == (batch, prior.length, 8)
+    state, last = prior.start(batch), None  # the start needs no token
+    for step in range(prior.length):
+        torch.testing.assert_close(prior.next_logits(state, last), full[:, step], rtol=0, atol=1e-5)
+        last = tokens.flatten(1)[:, step]
+
+
+@every_sequential_prior
+@pytest.mark.parametrize("changed", range(6))
+def test_future_tokens_do_not_change_logits(config: PriorConfig, changed: int):
+    prior, tokens = sequential(config), random_tokens(1, 3, (2, 3))
+    other = tokens.clone()
+    other.view(-1)[changed] = (other.view(-1)[changed] + 1) % 8
+    differs = (prior.logits(tokens) != prior.logits(other)).any(dim=-1)[0]
+    assert not differs[: changed + 1].any()
+    assert differs[changed + 1 :].all()
+
+
+@every_sequential_prior
+@pytest.mark.parametrize(("bits", "grid"), [(1, (2, 3)), (2, (1, 3)), (2, (3, 1)), (3, (1, 2))], ids=str)
+def test_the_chances_of_all_pictures_sum_to_one(config: PriorConfig, bits: int, grid: tuple[int, int]):
+    prior = sequential(config, bits, grid).double()
+    every_picture = torch.tensor(list(itertools.product(range(2**bits), repeat=prior.length))).view(-1, *grid)
+    chances = prior.logits(every_picture).log_softmax(-1).gather(2, every_picture.flatten(1)[..., None])
+    assert chances.sum(dim=(1, 2)).exp().sum().item() == pytest.approx(1, abs=1e-12)
+
+
+@every_sequential_prior
+def test_the_loss_is_the_mean_of_the_bits_of_all_tokens(config: PriorConfig):
+    prior, tokens = sequential(config), random_tokens(4, 3, (2, 3))
+    bits = prior.token_bits(tokens)
+    assert bits.shape == tokens.shape
+    assert bits.dtype == torch.float32
+    assert (bits > 0).all()
+    assert bits.mean().item() * math.log(2) == pytest.approx(prior.loss(tokens).item(), rel=1e-6)
+    chances = prior.logits(tokens).softmax(-1).gather(2, tokens.flatten(1)[..., None])
+    torch.testing.assert_close(bits.flatten(), -chances.log2().flatten())

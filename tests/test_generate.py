@@ -1,0 +1,162 @@
+"""The pipeline: pictures that depend on the seed alone, previews, and models as folders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bisquit import checkpoint
+from bisquit.checkpoint import PRIOR_FILE, TOKENIZER_FILE, SavedPrior, save_prior, save_tokenizer
+from bisquit.errors import ConfigError, ModelError, ShapeError, TokenError
+from bisquit.generate import GREY, Pipeline, load
+from bisquit.sampling import SamplingConfig
+
+
+@pytest.fixture
+def pipeline(make_tokenizer, make_prior) -> Pipeline:
+    """Paints 7 x 11 frames, which are not whole patches."""
+    return Pipeline(make_tokenizer(patch_size=4, bits=3), make_prior(bits=3, grid=(2, 3)), (7, 11))
+
+
+@pytest.fixture
+def model_folder(pipeline: Pipeline, tmp_path: Path) -> Path:
+    folder = tmp_path / "model"
+    save_tokenizer(pipeline.tokenizer, folder / TOKENIZER_FILE)
+    saved = SavedPrior(pipeline.prior, (7, 11), pipeline.tokenizer.fingerprint())
+    save_prior(saved, folder / PRIOR_FILE)
+    return folder
+
+
+def refusal(folder: Path) -> str:
+    with pytest.raises(ModelError) as error:
+        load(folder)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_pictures_are_the_same_in_any_batch(pipeline: Pipeline):
+    alone = pipeline.sample(5, seed=1, batch_size=1)
+    assert alone.shape == (5, 7, 11, 3)
+    assert alone.dtype == np.uint8
+    np.testing.assert_array_equal(pipeline.sample(5, seed=1, batch_size=4), alone)
+    np.testing.assert_array_equal(pipeline.sample(3, seed=1), alone[:3])
+
+
+def test_pictures_differ_from_one_another_and_from_those_of_other_seeds(pipeline: Pipeline):
+    frames = np.concatenate([pipeline.sample(3, seed=seed) for seed in (0, 1)])
+    assert len(np.unique(frames.reshape(6, -1), axis=0)) == 6
+
+
+def test_sampling_settings_are_heard(pipeline: Pipeline):
+    frames = pipeline.sample(3, settings=SamplingConfig(temperature=0.0))
+    np.testing.assert_array_equal(frames[1:], frames[:-1])
+
+
+def test_without_a_frame_size_whole_patches_are_painted(make_tokenizer, make_prior):
+    assert Pipeline(make_tokenizer(patch_size=4), make_prior(grid=(2, 3))).sample(1).shape == (1, 8, 12, 3)
+
+
+def test_progress_counts_tokens_over_all_batches(pipeline: Pipeline):
+    told: list[tuple[int, int]] = []
+    pipeline.sample(3, batch_size=2, progress=lambda *counts: told.append(counts))
+    assert told == [(done, 18) for done in (2, 4, 6, 8, 10, 12, 13, 14, 15, 16, 17, 18)]
+
+
+def test_a_preview_is_grey_where_nothing_is_painted_yet(pipeline: Pipeline):
+    shown: list[np.ndarray] = []
+    frames = pipeline.sample(2, batch_size=2, preview=shown.append)
+    assert [picture.shape for picture in shown] == [(2, 7, 11, 3)] * 2
+    first, last = shown
+    assert (first[:, 4:] == GREY).all()
+    assert (first[:, :4] != GREY).any()
+    np.testing.assert_array_equal(last, frames)
+
+
+def test_frames_go_to_tokens_and_back(pipeline: Pipeline):
+    frames = np.random.default_rng(0).integers(0, 256, (2, 7, 11, 3), dtype=np.uint8)
+    tokens = pipeline.encode(frames)
+    assert tokens.dtype == np.int64
+    assert tokens.shape == (2, 2, 3)
+    assert pipeline.decode(tokens).shape == (2, 8, 12, 3)
+    np.testing.assert_array_equal(pipeline.decode(tokens, (7, 11)), pipeline.decode(tokens)[:, :7, :11])
+    np.testing.assert_array_equal(pipeline.decode(tokens.astype(np.uint8)), pipeline.decode(tokens))
+
+
+def test_frames_that_may_not_be_written_or_are_a_view_are_taken(pipeline: Pipeline):
+    frames = np.random.default_rng(0).integers(0, 256, (2, 7, 11, 3), dtype=np.uint8)
+    frozen = frames.copy()
+    frozen.flags.writeable = False  # as NumPy's view of a Pillow image is
+    np.testing.assert_array_equal(pipeline.encode(frozen), pipeline.encode(frames))
+    np.testing.assert_array_equal(pipeline.encode(frames[:, :, ::-1]), pipeline.encode(frames[:, :, ::-1].copy()))
+
+
+def test_no_tokens_are_no_frames(pipeline: Pipeline):
+    assert pipeline.decode(np.zeros((0, 2, 3), dtype=np.int64), (7, 11)).shape == (0, 7, 11, 3)
+
+
+def test_arrays_that_do_not_fit_are_refused(pipeline: Pipeline):
+    with pytest.raises(ShapeError, match="uint8"):
+        pipeline.encode(np.zeros((1, 7, 11, 3)))
+    with pytest.raises(ShapeError, match=r"\(B, h, w\)"):
+        pipeline.decode(np.zeros((2, 3), dtype=np.int64))
+    with pytest.raises(TokenError, match="8"):
+        pipeline.decode(np.full((1, 2, 3), 8))
+
+
+@pytest.mark.parametrize(("n", "batch_size"), [(0, 1), (1, 0), (-1, 1)])
+def test_no_pictures_are_refused(pipeline: Pipeline, n: int, batch_size: int):
+    with pytest.raises(ConfigError, match=f"n is {n} and batch_size {batch_size}"):
+        pipeline.sample(n, batch_size=batch_size)
+
+
+def test_a_prior_over_tokens_of_other_bits_is_refused(make_tokenizer, make_prior):
+    with pytest.raises(ModelError, match="4 bits, the tokenizer's have 3"):
+        Pipeline(make_tokenizer(bits=3), make_prior(bits=4))
+
+
+def test_a_folder_gives_the_model_that_was_saved(pipeline: Pipeline, model_folder: Path):
+    loaded = load(model_folder)
+    assert loaded.frame_size == (7, 11)
+    np.testing.assert_array_equal(loaded.sample(2, seed=3), pipeline.sample(2, seed=3))
+    np.testing.assert_array_equal(load(str(model_folder)).sample(1, seed=3), pipeline.sample(1, seed=3))
+
+
+def test_a_prior_beside_another_tokenizer_is_refused(make_tokenizer, pipeline: Pipeline, model_folder: Path):
+    other = make_tokenizer(patch_size=4, bits=3, seed=9)
+    save_tokenizer(other, model_folder / TOKENIZER_FILE)
+    message = refusal(model_folder)
+    assert pipeline.tokenizer.fingerprint() in message
+    assert other.fingerprint() in message
+
+
+def test_a_tokenizer_alone_encodes_but_does_not_paint(pipeline: Pipeline, model_folder: Path):
+    (model_folder / PRIOR_FILE).unlink()
+    loaded = load(model_folder)
+    frames = np.zeros((1, 7, 11, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(loaded.encode(frames), pipeline.encode(frames))
+    with pytest.raises(ModelError, match="no prior to paint with"):
+        loaded.sample(1)
+
+
+def test_a_folder_without_a_tokenizer_or_with_a_damaged_file_is_refused(model_folder: Path):
+    content = (model_folder / PRIOR_FILE).read_bytes()
+    (model_folder / PRIOR_FILE).write_bytes(content[: len(content) // 2])
+    assert PRIOR_FILE in refusal(model_folder)
+    (model_folder / TOKENIZER_FILE).unlink()
+    assert TOKENIZER_FILE in refusal(model_folder)
+
+
+def test_a_name_that_nothing_has_is_refused(tmp_path: Path):
+    assert "neither a folder nor a model that ships" in refusal(tmp_path / "nothing")
+    assert "no-such-model" in refusal(Path("no-such-model"))
+
+
+def test_loading_a_model_saved_by_another_version_is_refused(
+    pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(checkpoint, "FORMAT_VERSION", 2)
+    save_tokenizer(pipeline.tokenizer, tmp_path / TOKENIZER_FILE)
+    monkeypatch.undo()
+    assert "format version 2" in refusal(tmp_path)
