@@ -2,8 +2,8 @@
 
     python scripts/seed_results.py --frames 'FRAMES/train-0*.parquet' --valid-frames FRAMES/valid-00.parquet
 
-About two hours on two cores. Every step is a `bisquit` command, printed before it runs; what is done already is not done
-again, and a training that was interrupted goes on.
+About two hours on two cores. Every step is a `bisquit` command, printed before it runs; what is done already is not
+done again, and a training that was interrupted goes on.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ def roughen(module: nn.Module, seed: int) -> None:
             parameter.copy_(0.5 * torch.randn(parameter.shape, generator=generator))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_tokenizer() -> MakeTokenizer:
     """A function that returns a tokenizer of random weights."""
 
@@ -45,7 +45,7 @@ def make_tokenizer() -> MakeTokenizer:
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_prior() -> MakePrior:
     """A function that returns a raster prior of random weights."""
 
@@ -60,7 +60,7 @@ def make_prior() -> MakePrior:
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_noise() -> MakeFrames:
     """A function that returns a set of frames of noise; every other one has a class, pairs are of one race."""
 

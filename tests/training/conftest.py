@@ -5,40 +5,66 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
 import pytest
-from torch import Tensor
+from torch import Tensor, nn
 
 from bisquit.autoencoder import AutoEncoderConfig
-from bisquit.errors import RunError
+from bisquit.frames import FrameSet
 from bisquit.frames.augment import Augmentation
 from bisquit.priors import RasterConfig
 from bisquit.quantizers import BSQConfig
 from bisquit.tokenizer import TokenizerConfig
-from bisquit.training import PriorRecipe, TokenizerRecipe, TrainingConfig
+from bisquit.tokens import TokenSet, tokenize
+from bisquit.training import PriorRecipe, TokenizerRecipe, TrainingConfig, train_prior, train_tokenizer
 from bisquit.training.modules import PriorModule, StageModule, TokenizerModule
 from bisquit.transformer import TransformerConfig
 
-STEPS_PER_EPOCH = 10  # of batches of 4 of the 41 training pictures: one sits out; Lightning wants ten steps to log at all
-
 TOKENIZER = TokenizerConfig(AutoEncoderConfig(patch_size=4, width=8, depth=1), BSQConfig(bits=4))
 PRIOR = RasterConfig(transformer=TransformerConfig(width=8, n_layers=1, n_heads=2, feed_forward=12, dropout=0.2))
-AUGMENTATION = Augmentation(flip=True, shift_px=2, colour=0.2)
+USUAL = TrainingConfig(
+    epochs=2,
+    batch_size=4,  # ten steps an epoch, and one of the 41 pictures sits out: Lightning warns of fewer than ten
+    learning_rate=0.01,
+    warmup_steps=3,
+    schedule="cosine",
+    ema_decay=0.9,
+    precision="float32",
+)
+
+Train = Callable[..., nn.Module]
 
 
-def training(**changes: Any) -> TrainingConfig:
-    """Two short epochs in float32 with all that has a state: an average, a warm-up and a cosine."""
-    usual = TrainingConfig(
-        epochs=2,
-        batch_size=4,
-        learning_rate=0.01,
-        warmup_steps=3,
-        schedule="cosine",
-        ema_decay=0.9,
-        precision="float32",
-    )
-    return usual.replace(**changes)
+class Data(NamedTuple):
+    """What both stages train on and are validated on."""
+
+    frames: FrameSet
+    valid_frames: FrameSet
+    tokens: TokenSet
+    valid_tokens: TokenSet
+
+
+@pytest.fixture(scope="session")
+def data(make_noise, make_tokenizer) -> Data:
+    """41 pictures of a grid of 2 x 3 tokens, and 6 to validate on."""
+    frames, valid, tokenizer = make_noise(41), make_noise(6, seed=1), make_tokenizer(bits=4)
+    return Data(frames, valid, tokenize(tokenizer, frames), tokenize(tokenizer, valid))
+
+
+@pytest.fixture(scope="session")
+def train(data: Data) -> Train:
+    """A function that trains a stage in a folder: augmentation, dropout, average, warm-up and cosine are all on."""
+
+    def train(stage: Literal["tokenizer", "prior"], out: Path, resume: bool = False, **changes: Any) -> nn.Module:
+        settings = USUAL.replace(**changes)
+        if stage == "tokenizer":
+            recipe = TokenizerRecipe(TOKENIZER, Augmentation(flip=True, shift_px=2, colour=0.2), settings)
+            return train_tokenizer(recipe, data.frames, data.valid_frames, out, resume=resume)
+        return train_prior(PriorRecipe(PRIOR, settings), data.tokens, data.valid_tokens, out, resume=resume)
+
+    return train
 
 
 class Watch:
@@ -54,7 +80,14 @@ class Watch:
         """Have the process asked to stop in these steps."""
         self.before_step = lambda module: os.kill(os.getpid(), number) if module.global_step in steps else None
 
+    @property
+    def steps(self) -> list[int]:
+        """The steps that were taken, in turn."""
+        return [step for step, _ in self.losses]
+
     def wrap(self, step: Callable[[Any, Tensor, int], Tensor]) -> Callable[[Any, Tensor, int], Tensor]:
+        """Return a module's `training_step` with the watch around it."""
+
         def training_step(module: StageModule, batch: Tensor, batch_idx: int) -> Tensor:
             at = module.global_step
             self.before_step(module)
@@ -72,6 +105,19 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> Watch:
     for module in (TokenizerModule, PriorModule):
         monkeypatch.setattr(module, "training_step", watch.wrap(module.training_step))
     return watch
+
+
+@pytest.fixture
+def set_valid_losses(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[float]], None]:
+    """A function that says what the valid loss is after each epoch."""
+
+    def set_losses(losses: list[float]) -> None:
+        def validation_step(module: StageModule, batch: Tensor, batch_idx: int) -> None:
+            module.log("valid/loss", losses[module.current_epoch], batch_size=len(batch))
+
+        monkeypatch.setattr(PriorModule, "validation_step", validation_step)
+
+    return set_losses
 
 
 @pytest.fixture(autouse=True)

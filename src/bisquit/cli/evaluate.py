@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bisquit.atomic import atomic_file
-from bisquit.cli.options import OUTPUT, device_option, frames_options, progress_bar, report_skipped
+from bisquit.cli.options import OUTPUT, device_option, frames_options, part_option, progress_bar, read_frames
 from bisquit.errors import TokenError
 from bisquit.evaluation import CountModel, evaluate, summary
 from bisquit.frames import load_frames
@@ -23,9 +23,7 @@ LARGEST_COUNTED_BITS = 18
 
 @click.command()
 @click.option("--model", required=True, help="A shipped model's name, or a folder that `bisquit train` made.")
-@click.option(
-    "--frames", required=True, help="Frames: a Parquet file, a folder, a glob, bundled:train or bundled:valid."
-)
+@click.option("--frames", required=True, help="Frames: a Parquet file, a folder, a glob, or bundled.")
 @click.option("--json", "output", type=OUTPUT, help="A file for all figures as JSON.")
 @click.option(
     "--count-tokens",
@@ -35,6 +33,7 @@ LARGEST_COUNTED_BITS = 18
 @click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True, help="Frames at a time.")
 @device_option
 @frames_options
+@part_option
 def command(
     model: str,
     frames: str,
@@ -44,12 +43,11 @@ def command(
     device: str,
     size: tuple[int, int] | None,
     skip_bad: bool,
+    part: str,
 ) -> None:
     """Measure a model on frames: what its tokens lose, how many bits they take, how well its codebook is used."""
     pipeline = load(model).to(device)
-    with progress_bar("reading frames") as progress:
-        frame_set = load_frames(frames, size=size, skip_bad=skip_bad, progress=progress)
-    report_skipped(frame_set.skipped)
+    frame_set = read_frames(frames, size, skip_bad, part)
     counts = _count_model(pipeline, count_tokens)
     prior = pipeline.prior if isinstance(pipeline.prior, SequentialPrior) else None
     with progress_bar("measuring") as progress:

@@ -11,6 +11,8 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from bisquit.frames import FrameSet, load_frames, load_splits
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 OUTPUT = click.Path(path_type=Path)
 
@@ -42,6 +44,29 @@ def frames_options(function: Function) -> Function:
         default=None,
         help="Resize every frame to this height x width, such as 100x150; else all must be of one size.",
     )(function)
+
+
+def part_option(function: Function) -> Function:
+    """Add the flag that says which part of the frames is meant."""
+    return click.option(
+        "--part",
+        type=click.Choice(["all", "train", "valid"]),
+        default="all",
+        show_default=True,
+        help="All frames, or the part that `bisquit train tokenizer` trains on, or the one that it holds out.",
+    )(function)
+
+
+def read_frames(source: str, size: tuple[int, int] | None, skip_bad: bool, part: str = "all") -> FrameSet:
+    """Return the frames of a source, or a part of them, with a progress bar and a word on those that were left out."""
+    with progress_bar("reading frames") as progress:
+        if part == "all":
+            frames = load_frames(source, size=size, skip_bad=skip_bad, progress=progress)
+        else:
+            train, valid = load_splits(source, size=size, skip_bad=skip_bad, progress=progress)
+            frames = train if part == "train" else valid
+    report_skipped(frames.skipped)
+    return frames
 
 
 @contextmanager

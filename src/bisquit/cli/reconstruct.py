@@ -8,9 +8,9 @@ import click
 import numpy as np
 import torch
 
-from bisquit.cli.options import OUTPUT, device_option, frames_options, progress_bar, report_skipped
+from bisquit.cli.options import OUTPUT, device_option, frames_options, progress_bar, read_frames
 from bisquit.evaluation import ReconstructionMeter
-from bisquit.frames import contact_sheet, load_frames, read_frame, write_frame
+from bisquit.frames import contact_sheet, read_frame, write_frame
 from bisquit.generate import Pipeline, load
 
 
@@ -47,9 +47,7 @@ def command(
         frame = read_frame(source, size)
         write_frame(_through_tokens(pipeline, frame[None], meter)[0], output)
     else:
-        with progress_bar("reading frames") as progress:
-            frames = load_frames(source, size=size, skip_bad=skip_bad, progress=progress)
-        report_skipped(frames.skipped)
+        frames = read_frames(source, size, skip_bad)
         if output.suffix:
             shown = frames[np.linspace(0, len(frames) - 1, min(number, len(frames))).astype(np.int64)]
             write_frame(_pairs(shown, _through_tokens(pipeline, shown, meter)), output)

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import click
 
-from bisquit.cli.options import OUTPUT, device_option, frames_options, progress_bar, report_skipped
-from bisquit.frames import load_frames
+from bisquit.cli.options import OUTPUT, device_option, frames_options, part_option, progress_bar, read_frames
 from bisquit.generate import load
 from bisquit.tokens import tokenize
 
@@ -16,9 +15,7 @@ from bisquit.tokens import tokenize
 @click.option(
     "--tokenizer", "model", required=True, help="A folder that `bisquit train tokenizer` made, or a shipped model."
 )
-@click.option(
-    "--frames", required=True, help="Frames: a Parquet file, a folder, a glob, bundled:train or bundled:valid."
-)
+@click.option("--frames", required=True, help="Frames: a Parquet file, a folder, a glob, or bundled.")
 @click.option(
     "-o", "--output", required=True, type=OUTPUT, help="The file of tokens to write, such as train.safetensors."
 )
@@ -26,6 +23,7 @@ from bisquit.tokens import tokenize
 @click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Frames at a time.")
 @device_option
 @frames_options
+@part_option
 def command(
     model: str,
     frames: str,
@@ -35,15 +33,14 @@ def command(
     device: str,
     size: tuple[int, int] | None,
     skip_bad: bool,
+    part: str,
 ) -> None:
     """Turn a set of frames into a file of tokens, in the set's order.
 
     The file also holds the frames' classes, and the tokenizer itself.
     """
     tokenizer = load(model).to(device).tokenizer
-    with progress_bar("reading frames") as progress:
-        frame_set = load_frames(frames, size=size, skip_bad=skip_bad, progress=progress)
-    report_skipped(frame_set.skipped)
+    frame_set = read_frames(frames, size, skip_bad, part)
     with progress_bar("tokenizing") as progress:
         tokens = tokenize(tokenizer, frame_set, batch_size, mirrored, progress)
     tokens.save(output)

@@ -1,0 +1,98 @@
+"""Put a trained model into the package: its weights as float16, and a card.
+
+    python scripts/ship_model.py --run runs/seed/prior-learned --name seed \\
+        --frames 'FRAMES/train-0*.parquet' --valid-frames FRAMES/valid-00.parquet
+
+The tokenizer that ships is the rounded one, and the prior is bound to its fingerprint; the card's figures are measured
+on what ships.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bisquit.checkpoint import PRIOR_FILE, TOKENIZER_FILE, SavedPrior, load_tokenizer, save_prior, save_tokenizer
+from bisquit.errors import ModelError
+from bisquit.generate import load
+from bisquit.training.run import RECORD_FILE
+
+WEIGHTS = Path(__file__).resolve().parent.parent / "src" / "bisquit" / "weights"
+
+
+def main() -> None:
+    """Round, save, measure, and write the card."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", type=Path, required=True, help="the folder of a prior's run")
+    parser.add_argument("--name", required=True, help="the model's name in the package")
+    parser.add_argument("--frames", required=True, help="the frames that it was trained on")
+    parser.add_argument("--valid-frames", required=True, help="frames that it has not seen")
+    options = parser.parse_args()
+    model = load(options.run)
+    if model.prior is None or model.frame_size is None:
+        raise ModelError(f"{options.run} holds no prior")
+    folder = WEIGHTS / options.name
+    save_tokenizer(model.tokenizer, folder / TOKENIZER_FILE, torch.float16)
+    fingerprint = load_tokenizer(folder / TOKENIZER_FILE).fingerprint()
+    save_prior(SavedPrior(model.prior, model.frame_size, fingerprint), folder / PRIOR_FILE, torch.float16)
+    record = json.loads((options.run / RECORD_FILE).read_text())
+    (folder / "README.md").write_text(card(options.name, record, measure(folder, options.frames, options.valid_frames)))
+
+
+def measure(folder: Path, frames: str, valid_frames: str) -> dict[str, Any]:
+    """Return the figures of the model in the package on `valid_frames`; the count baseline is fitted on `frames`."""
+    with tempfile.TemporaryDirectory() as scratch:
+        tokens, output = Path(scratch) / "tokens.safetensors", Path(scratch) / "figures.json"
+        bisquit("tokenize", "--tokenizer", folder, "--frames", frames, "-o", tokens)
+        bisquit("evaluate", "--model", folder, "--frames", valid_frames, "--count-tokens", tokens, "--json", output)
+        figures: dict[str, Any] = json.loads(output.read_text())
+    return figures
+
+
+def bisquit(*arguments: str | Path) -> None:
+    """Run one command."""
+    subprocess.run([sys.executable, "-m", "bisquit", *map(str, arguments)], check=True)
+
+
+def card(name: str, record: dict[str, Any], figures: dict[str, Any]) -> str:
+    """Return the model's card as Markdown."""
+    data = record["data"]
+    return f"""---
+license: cc-by-sa-4.0
+tags: [image-generation, image-tokenizer, binary-spherical-quantization]
+---
+
+# bisquit: `{name}`
+
+Paints SuperTuxKart frames of {figures["width_px"]} x {figures["height_px"]} pixels, each from
+{figures["tokens_per_image"]} tokens out of a codebook of {figures["codes"]:,}. {date.today():%d %B %Y}.
+
+| | on {figures["frames"]:,} frames of races that it has not seen |
+| --- | --- |
+| mean squared error of [-0.5, 0.5] | {figures["mse"]:.5f} |
+| PSNR | {figures["psnr_db"]:.2f} dB |
+| SSIM | {figures["ssim"]:.3f} |
+| codes in use | {figures["codes_used"]:,} of {figures["codes"]:,} |
+| bits an image | {figures["bits_per_image"]:,.0f} ± {figures["bits_per_image_stderr"]:.0f} |
+| bits an image by a left-and-up count model | {figures["count_baseline_bits_per_image"]:,.0f} |
+
+- **Trained** on {data["tokens"]["pictures"]:,} frames with `scripts/seed_results.py`: the preset
+  `{record["preset"]}`, PyTorch {record["versions"]["torch"]}, 2 cores, {record["precision"]} forward passes, averaged
+  weights. Shipped with `scripts/ship_model.py`, which rounds weights to float16; the figures are of the rounded ones.
+- **Limits**: it has seen twenty tracks of one game, and paints nothing else. Its pictures are blurry, for a token has
+  10 bits for 75 values and the auto-encoder minimises squared error. Karts and signs melt.
+- **Licence**: CC BY-SA 4.0, as the frames that it was trained on: SuperTuxKart and its contributors,
+  [supertuxkart.net](https://supertuxkart.net).
+"""
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,30 @@
+"""The two stages as Lightning modules."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from bisquit.training import TrainingConfig
+from bisquit.training.modules import PriorModule, psnr_db
+
+
+def test_psnr_is_on_a_range_of_length_one():
+    assert psnr_db(torch.tensor([1.0, 0.1, 0.001, 0.0])).tolist() == pytest.approx([0, 10, 30, 100], abs=1e-4)
+
+
+def test_weight_decay_is_of_matrices_alone_and_the_rate_starts_warm(make_prior):
+    prior = make_prior()
+    module = PriorModule(prior, TrainingConfig(learning_rate=0.5, weight_decay=0.3, warmup_steps=4))
+    module.trainer = SimpleNamespace(estimated_stepping_batches=100)
+    configured = module.configure_optimizers()
+    decays = {
+        id(parameter): group["weight_decay"]
+        for group in configured["optimizer"].param_groups
+        for parameter in group["params"]
+    }
+    assert decays == {id(parameter): 0.3 if parameter.ndim >= 2 else 0.0 for parameter in prior.parameters()}
+    assert [group["lr"] for group in configured["optimizer"].param_groups] == [0.1, 0.1]
+    assert configured["lr_scheduler"]["interval"] == "step"
