@@ -140,8 +140,8 @@ def test_another_format_version_is_named(tokenizer_file: Path):
 
 
 def test_another_part_is_named(tokenizer_file: Path, prior_file: Path):
-    assert "holds a tokenizer: expected a prior" in refusal(load_prior, tokenizer_file)
-    assert "holds a prior: expected a tokenizer" in refusal(load_tokenizer, prior_file)
+    assert "holds a tokenizer, not a prior" in refusal(load_prior, tokenizer_file)
+    assert "holds a prior, not a tokenizer" in refusal(load_tokenizer, prior_file)
 
 
 @pytest.mark.parametrize("metadata", [None, {"other": "1"}, {"bisquit": "{"}, {"bisquit": "[1]"}, {"bisquit": "{}"}])

@@ -151,7 +151,7 @@ def test_a_file_cut_short_is_damaged(token_file: Path, share: float):
 
 def test_a_tokenizer_is_no_token_file(make_tokenizer, tmp_path: Path):
     save_tokenizer(make_tokenizer(), tmp_path / "t")
-    assert "holds a tokenizer" in refusal(tmp_path / "t")
+    assert "holds a tokenizer, not tokens" in refusal(tmp_path / "t")
 
 
 def test_another_format_version_is_named(token_file: Path):

@@ -47,8 +47,9 @@ def atomic_folder(target: str | os.PathLike[str]) -> Iterator[Path]:
     partial = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
         yield partial
-        for path in partial.iterdir():
-            _flush(path)
+        for path in partial.rglob("*"):
+            if path.is_file():
+                _flush(path)
         partial.chmod(0o777 & ~_umask())
         try:
             partial.rename(target)

@@ -111,8 +111,10 @@ def pad_to_patches(x: Tensor, patch_size: int) -> Tensor:
 
 def to_float(frames: Tensor) -> Tensor:
     """Turn frames, uint8 (B, H, W, 3), into float32 (B, 3, H, W) in [-0.5, 0.5]. Raises ShapeError on other arrays."""
-    if frames.dtype != torch.uint8 or frames.ndim != 4 or frames.shape[3] != 3:
-        raise ShapeError(f"frames are {frames.dtype} {tuple(frames.shape)}: they must be uint8 (B, H, W, 3)")
+    if frames.dtype != torch.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or frames.numel() == 0:
+        raise ShapeError(
+            f"frames are {frames.dtype} {tuple(frames.shape)}: they must be uint8 (B, H, W, 3), none empty"
+        )
     return frames.permute(0, 3, 1, 2).to(torch.float32) / 255 - 0.5  # stays channels-last, which convolutions like
 
 

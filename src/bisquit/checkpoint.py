@@ -30,6 +30,8 @@ FORMAT_VERSION = 1
 TOKENIZER_FILE = "tokenizer.safetensors"
 PRIOR_FILE = "prior.safetensors"
 
+_ARTICLES = {"tokenizer": "a tokenizer", "prior": "a prior", "tokens": "tokens"}
+
 
 def save_tokenizer(tokenizer: Tokenizer, path: str | os.PathLike[str], dtype: torch.dtype = torch.float32) -> None:
     """Write a tokenizer to one file, its weights as `dtype`."""
@@ -39,12 +41,10 @@ def save_tokenizer(tokenizer: Tokenizer, path: str | os.PathLike[str], dtype: to
 def load_tokenizer(path: str | os.PathLike[str]) -> Tokenizer:
     """Read what `save_tokenizer` wrote; weights become float32. Raises ModelError on anything else."""
     tensors, description = read_tensors(path, "tokenizer")
-    return build_tokenizer(description["config"], tensors, path)
+    return build_tokenizer(description.get("config"), tensors, path)
 
 
-def build_tokenizer(
-    config: Mapping[str, Any], tensors: Mapping[str, Tensor], path: str | os.PathLike[str]
-) -> Tokenizer:
+def build_tokenizer(config: Any, tensors: Mapping[str, Tensor], path: str | os.PathLike[str]) -> Tokenizer:
     """Return the tokenizer of a configuration and weights read from `path`. Raises ModelError if they do not fit."""
     tokenizer = Tokenizer(_settings(TokenizerConfig, config, path))
     _load_weights(tokenizer, tensors, path)
@@ -81,7 +81,7 @@ def load_prior(path: str | os.PathLike[str]) -> SavedPrior:
     try:
         height, width = description["frame_size"]
         rows, columns = description["grid"]
-        config = _settings(RasterConfig, description["config"], path)
+        config = _settings(RasterConfig, description.get("config"), path)
         prior = build_prior(config, description["bits"], (rows, columns))
         saved = SavedPrior(prior.eval(), (int(height), int(width)), str(description["tokenizer"]))
     except (KeyError, TypeError, ValueError, ConfigError) as error:
@@ -108,7 +108,7 @@ def read_tensors(path: str | os.PathLike[str], part: str) -> tuple[dict[str, Ten
     """
     path = Path(path)
     if not path.is_file():
-        raise ModelError(f"{path} is not there: expected the {part} of a model that `bisquit train` made")
+        raise ModelError(f"{path} is not there: expected a file with {_ARTICLES[part]}")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -117,7 +117,7 @@ def read_tensors(path: str | os.PathLike[str], part: str) -> tuple[dict[str, Ten
             if version != FORMAT_VERSION:
                 raise ModelError(f"{path} is of format version {version}: this bisquit reads version {FORMAT_VERSION}")
             if found != part:
-                raise ModelError(f"{path} holds a {found}: expected a {part}")
+                raise ModelError(f"{path} holds {_ARTICLES.get(found, found)}, not {_ARTICLES[part]}")
             return {name: file.get_tensor(name) for name in file.keys()}, description  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{path} cannot be read as safetensors, cut or damaged: {error}") from error
@@ -136,7 +136,9 @@ def _load_weights(module: nn.Module, tensors: Mapping[str, Tensor], path: str | 
         raise ModelError(f"{path}: weights and configuration do not fit together") from error
 
 
-def _settings(cls: type[AnySettings], data: Mapping[str, Any], path: str | os.PathLike[str]) -> AnySettings:
+def _settings(cls: type[AnySettings], data: Any, path: str | os.PathLike[str]) -> AnySettings:
+    if not isinstance(data, dict):
+        raise ModelError(f"{path} holds no configuration")
     try:
         return cls.from_dict(data)
     except BisquitError as error:

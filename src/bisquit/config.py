@@ -7,6 +7,7 @@ checks its ranges in `__post_init__`. The docstring under a field is also the he
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -28,7 +29,7 @@ class Settings:
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Return settings made from what `to_dict` gave. Raises ConfigError on a missing, unknown or unfit field."""
         try:
-            return TypeAdapter(cls).validate_python(dict(data))
+            return TypeAdapter(cls).validate_json(json.dumps(data), strict=True)
         except ValidationError as error:
             first = error.errors()[0]
             field = ".".join(str(part) for part in first["loc"])

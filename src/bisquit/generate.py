@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from bisquit.checkpoint import PRIOR_FILE, TOKENIZER_FILE, load_prior, load_tokenizer
-from bisquit.errors import ConfigError, ModelError
+from bisquit.errors import ConfigError, ModelError, ShapeError
 from bisquit.priors import Prior, SequentialPrior
 from bisquit.progress import Progress
 from bisquit.sampling import SamplingConfig, sample
@@ -27,6 +27,7 @@ Preview = Callable[[np.ndarray], None]
 """Called with the partial pictures, uint8 (B, H, W, 3), after each row of tokens; what is not painted yet is grey."""
 
 GREY = 128
+_WEIGHTS = files("bisquit") / "weights"
 
 
 class Pipeline:
@@ -54,10 +55,15 @@ class Pipeline:
 
     def encode(self, frames: np.ndarray) -> np.ndarray:
         """Turn frames, uint8 (B, H, W, 3), into tokens, int64 (B, h, w). Raises ShapeError on other arrays."""
-        return self.tokenizer.encode(torch.from_numpy(np.ascontiguousarray(frames))).cpu().numpy()
+        return self.tokenizer.encode(torch.from_numpy(np.array(frames))).cpu().numpy()
 
     def decode(self, tokens: np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:
-        """Turn tokens, int64 (B, h, w), into frames, uint8 (B, H, W, 3), cropped to size (H, W) where given."""
+        """Turn tokens, integers (B, h, w), into frames, uint8 (B, H, W, 3), cropped to size (H, W) where given.
+
+        Raises ShapeError on other arrays and TokenError on tokens outside of the codebook.
+        """
+        if tokens.dtype.kind not in "iu" or tokens.ndim != 3:
+            raise ShapeError(f"tokens are {tokens.dtype} {tokens.shape}: they must be integers (B, h, w)")
         return self._decode(torch.from_numpy(tokens.astype(np.int64)), size)
 
     def sample(
@@ -97,9 +103,8 @@ class Pipeline:
 
     def _decode(self, tokens: Tensor, size: tuple[int, int] | None) -> np.ndarray:
         """Decode one picture at a time, for in another batch convolutions round differently."""
-        return np.concatenate(
-            [self.tokenizer.decode(tokens[i : i + 1], size).cpu().numpy() for i in range(len(tokens))]
-        )
+        one_by_one = tokens.split(1) if len(tokens) else [tokens]
+        return np.concatenate([self.tokenizer.decode(part, size).cpu().numpy() for part in one_by_one])
 
     def _partial(self, tokens: Tensor, done: int) -> np.ndarray:
         """Return the frames of tokens of which the first `done` are painted, the rest grey."""
@@ -117,9 +122,8 @@ def load(model: str | os.PathLike[str]) -> Pipeline:
     Raises ModelError if there is no such model, if a file is damaged or of another version, or if its prior belongs to
     another tokenizer.
     """
-    shipped = files("bisquit") / "weights" / os.fspath(model)
-    if not Path(model).is_dir() and shipped.is_dir():
-        with as_file(shipped) as folder:
+    if model in shipped_models() and not Path(model).is_dir():
+        with as_file(_WEIGHTS / os.fspath(model)) as folder:
             return _load_folder(folder)
     return _load_folder(Path(model))
 
@@ -138,10 +142,11 @@ def _load_folder(folder: Path) -> Pipeline:
             f"{folder}: its prior is over the tokens of tokenizer {saved.tokenizer}, "
             f"not of {tokenizer.fingerprint()}, which lies beside it"
         )
+    if tokenizer.grid(*saved.frame_size) != saved.prior.grid:
+        raise ModelError(f"{folder}: frames of {saved.frame_size} have no grid {saved.prior.grid} of tokens")
     return Pipeline(tokenizer, saved.prior, saved.frame_size)
 
 
 def shipped_models() -> list[str]:
     """Return the names of the models that ship with bisquit."""
-    weights = files("bisquit") / "weights"
-    return sorted(entry.name for entry in weights.iterdir() if entry.is_dir()) if weights.is_dir() else []
+    return sorted(entry.name for entry in _WEIGHTS.iterdir() if entry.is_dir()) if _WEIGHTS.is_dir() else []

@@ -17,8 +17,10 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from bisquit.config import Settings, require
+from bisquit.errors import ModelError
 from bisquit.priors import SequentialPrior
 from bisquit.seeds import derive_seed
 
@@ -68,39 +70,35 @@ class Race(NamedTuple):
 def race(logits: Tensor, noise: Tensor, settings: SamplingConfig) -> Race:
     """Choose a token for each picture from logits (B, codebook) and Gumbel noise (B, codebook)."""
     scores = logits.double() + settings.temperature * noise
-    loose = scores.masked_fill(~allowed(logits, settings, DOUBT), -torch.inf).topk(min(2, scores.shape[1]), dim=1)
-    strict = scores.masked_fill(~allowed(logits, settings, -DOUBT), -torch.inf).argmax(dim=1)
-    exact = scores.masked_fill(~allowed(logits, settings), -torch.inf).argmax(dim=1)
-    margin = (
-        loose.values[:, 0] - loose.values[:, -1] if scores.shape[1] > 1 else scores.new_full((len(scores),), torch.inf)
-    )
-    return Race(exact, (margin < DOUBT) | (loose.indices[:, 0] != strict))
+    winners = scores.masked_fill(~allowed(logits, settings), -torch.inf).argmax(dim=1)
+    rivals = scores.masked_fill(~allowed(logits, settings, DOUBT), -torch.inf).topk(2, dim=1)
+    lead = rivals.values[:, 0] - rivals.values[:, 1]
+    is_surely_allowed = allowed(logits, settings, -DOUBT).gather(1, rivals.indices[:, :1])[:, 0]
+    return Race(winners, (lead < DOUBT) | ~is_surely_allowed)
 
 
 def allowed(logits: Tensor, settings: SamplingConfig, slack: float = 0.0) -> Tensor:
     """Return which tokens top-k, top-p and min-p leave in the race, bool (B, codebook); the likeliest always stays.
 
-    Each is judged by the chances softmax(logits / temperature). slack: how far in logits a token may miss a bound and
-    stay; if it is negative, how far it must clear it.
+    Each is judged by the chances softmax(logits / temperature), and equal ones alike. slack: every token's logit is
+    taken to be that much higher beside the others'; if it is negative, those are left that stay even so.
     """
     kept = torch.ones_like(logits, dtype=torch.bool)
     if settings.temperature == 0 or not settings.drops_tokens:
         return kept
-    likeliest = logits.amax(dim=1, keepdim=True)
-    if 0 < settings.top_k < logits.shape[1]:
-        bounds = logits.topk(settings.top_k + 1, dim=1).values[:, -2:]  # the last that stays and the first that goes
-        kept &= logits >= bounds[:, :1] - slack if slack >= 0 else logits > bounds[:, 1:] - slack
-    if settings.top_p < 1:
-        chances, order = (
-            (logits.double() / settings.temperature).softmax(dim=1).sort(dim=1, descending=True, stable=True)
-        )
-        before = (
-            chances.cumsum(dim=1) - chances
-        )  # Holtzman et al. 2020: the smallest set of likeliest tokens that has top_p
-        kept &= torch.zeros_like(kept).scatter(1, order, before < settings.top_p + slack / settings.temperature)
+    chances = (logits.double() / settings.temperature).softmax(dim=1)
+    descending, order = logits.sort(dim=1, descending=True)
+    likelier = torch.searchsorted(-descending, -(logits + slack))  # how many others there are above each token
+    likelier_chance = F.pad(chances.gather(1, order).cumsum(dim=1), (1, 0)).gather(1, likelier)
+    if slack < 0:  # then each was counted among those above itself
+        likelier, likelier_chance = likelier - 1, likelier_chance - chances
+    if settings.top_k > 0:
+        kept &= likelier < settings.top_k
+    if settings.top_p < 1:  # the smallest set of likeliest tokens that has top_p together: Holtzman et al. 2020
+        kept &= likelier_chance < settings.top_p + slack / settings.temperature
     if settings.min_p > 0:
-        kept &= logits >= likeliest + settings.temperature * math.log(settings.min_p) - slack
-    return kept | (logits == likeliest)
+        kept &= logits + slack >= descending[:, :1] + settings.temperature * math.log(settings.min_p)
+    return kept | (likelier == 0)
 
 
 class Noise:
@@ -122,7 +120,7 @@ class Noise:
         return self._drawn.pop()
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def sample(
     prior: SequentialPrior,
     numbers: Sequence[int],
@@ -133,7 +131,8 @@ def sample(
 ) -> Tensor:
     """Paint pictures as one batch, token after token, with the prior's cache.
 
-    numbers: which pictures of the seed. Returns their tokens, int64 (len(numbers), h, w).
+    numbers: which pictures of the seed. Returns their tokens, int64 (len(numbers), h, w). Raises ModelError if the
+    prior's logits are not finite.
     """
     settings = settings or SamplingConfig()
     prior.eval()
@@ -144,8 +143,10 @@ def sample(
     flat = tokens.view(len(numbers), prior.length)
     state, last = prior.start(len(numbers)), None
     for step in range(prior.length):
-        here = noise.next()
-        last, in_doubt = race(prior.next_logits(state, last), here, settings)
+        here, logits = noise.next(), prior.next_logits(state, last)
+        if not logits.isfinite().all():
+            raise ModelError("the prior's logits are not finite: its weights are damaged, or its training diverged")
+        last, in_doubt = race(logits, here, settings)
         for i in in_doubt.nonzero().flatten().tolist():
             exact = exact or copy.deepcopy(prior).double()
             last[i] = race(exact.logits(tokens[i : i + 1])[:, step], here[i : i + 1], settings).tokens[0]

@@ -10,5 +10,6 @@ import hashlib
 
 def derive_seed(seed: int, *purpose: str | int) -> int:
     """Return a seed in [0, 2**63) for one purpose, such as ("order", epoch); other purposes give unrelated seeds."""
-    digest = hashlib.sha256(repr((seed, *purpose)).encode()).digest()
+    parts = [part if isinstance(part, str) else int(part) for part in (seed, *purpose)]  # NumPy's numbers too
+    digest = hashlib.sha256(repr(tuple(parts)).encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 1

@@ -72,7 +72,7 @@ class Tokenizer(nn.Module):
         quantized = self.quantizer(self.autoencoder.encode(x))
         return Reconstruction(self.autoencoder.decode(quantized.codes), quantized.tokens, quantized.loss)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def encode(self, frames: Tensor) -> Tensor:
         """Turn frames into tokens.
 
@@ -83,15 +83,15 @@ class Tokenizer(nn.Module):
         tokens: Tensor = self.quantizer(self.autoencoder.encode(x)).tokens
         return tokens
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def decode(self, tokens: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         """Turn tokens into frames.
 
         tokens: int64 (B, h, w). size: (H, W) to crop back to, where the frames had been padded. Returns uint8 (B, H, W,
         3). Raises TokenError on tokens outside of the codebook, ShapeError where the grid is not that of `size`.
         """
-        if tokens.ndim != 3:
-            raise ShapeError(f"tokens are {tuple(tokens.shape)}: they must be (B, h, w)")
+        if tokens.dtype != torch.int64 or tokens.ndim != 3:
+            raise ShapeError(f"tokens are {tokens.dtype} {tuple(tokens.shape)}: they must be int64 (B, h, w)")
         height, width = size or (tokens.shape[1] * self.patch_size, tokens.shape[2] * self.patch_size)
         if self.grid(height, width) != tuple(tokens.shape[1:]):
             raise ShapeError(

@@ -77,7 +77,7 @@ class TokenSet:
         try:
             tensors, description = read_tensors(path, "tokens")
             weights = {name[10:]: value for name, value in tensors.items() if name.startswith("tokenizer.")}
-            tokenizer = build_tokenizer(description["config"], weights, path)
+            tokenizer = build_tokenizer(description.get("config"), weights, path)
             loaded = cls(
                 tokens=tensors["tokens"].numpy(),
                 tokenizer=tokenizer,
@@ -95,7 +95,7 @@ class TokenSet:
                 raise TokenError(f"{path}: its tokenizer is not the one that its fingerprint names")
         except ModelError as error:
             raise TokenError(str(error)) from error
-        except (KeyError, TypeError, IndexError) as error:
+        except (KeyError, TypeError, ValueError, IndexError) as error:
             raise TokenError(f"{path} lacks a part of a token file: {error}") from error
         return loaded
 

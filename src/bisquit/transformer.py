@@ -3,7 +3,7 @@
     x (B, T, width) ──[ + attention(norm(x)) ──> + mlp(norm(x)) ] x n_layers──norm──> (B, T, width)
 
 Pre-norm blocks as in GPT-2 (Radford et al. 2019); optional rotary positions (Su et al. 2021, arXiv:2104.09864), which
-may have several axes. A priors's embedding, positions and head are its own.
+may have several axes. A prior's embedding, positions and head are its own.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bisquit.config import Settings, require
+from bisquit.errors import ShapeError
 
 CAUSAL_BLOCK_STEPS = 100
 
@@ -62,8 +63,13 @@ class KeyValueCache:
         self.length = 0
 
     def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Store k and v (B, n_heads, T, head_width) behind what is there, and return all of the layer's so far."""
+        """Store k and v (B, n_heads, T, head_width) behind what is there, and return all of the layer's so far.
+
+        Raises ShapeError if they do not fit: T must be 1 unless the cache is empty.
+        """
         end = self.length + k.shape[2]
+        if end > self.keys.shape[3] or (self.length and k.shape[2] != 1):
+            raise ShapeError(f"{k.shape[2]} steps do not fit a cache with {self.length} of {self.keys.shape[3]} filled")
         self.keys[layer, :, :, self.length : end] = k
         self.values[layer, :, :, self.length : end] = v
         return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]

@@ -82,7 +82,7 @@ def test_unfit_tokens_are_refused(uniform_prior):
         likelihood(prior, TOKENS[:0], batch_size=1)
     with pytest.raises(ShapeError, match="2, 3"):
         likelihood(prior, TOKENS[:, :1], batch_size=1)
-    with pytest.raises(TokenError, match="reach 2"):
+    with pytest.raises(TokenError, match="to 2"):
         likelihood(prior, TOKENS + 1, batch_size=1)
     with pytest.raises(ConfigError, match="batch_size is 0"):
         likelihood(prior, TOKENS, batch_size=0)

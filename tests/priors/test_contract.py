@@ -97,10 +97,10 @@ def test_tokens_outside_of_the_codebook_are_refused(config: PriorConfig, outside
 
 
 @every_prior
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32])
-def test_tokens_of_any_integer_type_are_taken(config: PriorConfig, dtype: torch.dtype):
-    prior, tokens = rough(config), random_tokens(2, 3, (2, 3))
-    assert torch.equal(prior.loss(tokens.to(dtype)), prior.loss(tokens))
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int32, torch.float32])
+def test_tokens_of_another_type_than_int64_are_refused(config: PriorConfig, dtype: torch.dtype):
+    with pytest.raises(ShapeError, match="int64"):
+        rough(config).loss(random_tokens(2, 3, (2, 3)).to(dtype))
 
 
 @every_prior

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bisquit.errors import ConfigError
+from bisquit.errors import ConfigError, ShapeError
 from bisquit.priors import RasterConfig, RasterPrior
 from bisquit.priors.raster import axial_angles
 from bisquit.transformer import TransformerConfig, rotate
@@ -129,5 +129,5 @@ def test_a_state_that_is_full_takes_no_further_step(make_prior, positions: str):
     state = prior.start(1)
     for step in range(prior.length):
         prior.next_logits(state, token if step else None)
-    with pytest.raises((IndexError, RuntimeError)):
+    with pytest.raises(ShapeError, match="6 of 6"):
         prior.next_logits(state, token)

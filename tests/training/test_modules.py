@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from bisquit.training import TrainingConfig
+from bisquit.training import TrainingConfig, modules
 from bisquit.training.modules import PriorModule, psnr_db
 
 
@@ -28,3 +29,16 @@ def test_weight_decay_is_of_matrices_alone_and_the_rate_starts_warm(make_prior):
     assert decays == {id(parameter): 0.3 if parameter.ndim >= 2 else 0.0 for parameter in prior.parameters()}
     assert [group["lr"] for group in configured["optimizer"].param_groups] == [0.1, 0.1]
     assert configured["lr_scheduler"]["interval"] == "step"
+
+
+def test_each_step_is_augmented_from_a_seed_of_its_own(train, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    seeds: list[int] = []
+    augment = modules.augment
+
+    def watched(x: torch.Tensor, settings: object, generator: torch.Generator) -> torch.Tensor:
+        seeds.append(generator.initial_seed())
+        return augment(x, settings, generator)
+
+    monkeypatch.setattr(modules, "augment", watched)
+    train("tokenizer", tmp_path)
+    assert len(set(seeds)) == len(seeds) == 20  # two epochs of ten; validation is not augmented

@@ -113,6 +113,20 @@ def test_a_run_that_waits_for_a_lower_loss_is_as_patient_after_a_stop(train, wat
     assert watch.steps == list(range(40))
 
 
+def test_a_resumed_run_does_not_put_a_worse_model_in_place_of_a_better_one(
+    train, watch, set_valid_losses, tmp_path: Path
+):
+    set_valid_losses([1.0, 2.0])
+    watch.stop_at(14)
+    with pytest.raises(RunStopped):
+        train("prior", tmp_path)
+    kept = (tmp_path / "prior.safetensors").read_bytes()
+    watch.stop_at()
+    train("prior", tmp_path, resume=True)
+    assert watch.steps == list(range(STEPS))
+    assert (tmp_path / "prior.safetensors").read_bytes() == kept
+
+
 def test_a_run_stopped_at_the_step_that_ends_its_patience_takes_no_further_one(
     train, watch, set_valid_losses, tmp_path: Path
 ):

@@ -102,14 +102,15 @@ def test_frames_that_patches_do_not_divide_are_trained_on(make_noise, train, tmp
     assert tokenizer.grid(7, 11) == (2, 3)
 
 
-def test_the_average_is_what_its_definition_says_and_what_is_saved(train, watch, tmp_path: Path):
+@pytest.mark.parametrize("decay", [0.35, 0.99])
+def test_the_average_is_what_its_definition_says_and_what_is_saved(train, watch, tmp_path: Path, decay: float):
     before: list[dict[str, torch.Tensor]] = []
     watch.before_step = lambda module: before.append({k: v.clone() for k, v in module.state_dict().items()})
-    train("tokenizer", tmp_path, epochs=1, ema_decay=0.35)
+    train("tokenizer", tmp_path, epochs=1, ema_decay=decay)
     state = torch.load(tmp_path / "last.ckpt", weights_only=True)
     average, *later = [*before[1:], state["current_model_state"]]  # the weights after each step
     for n, weights in enumerate(later, start=1):
-        keep = min(0.35, (1 + n) / (10 + n))
+        keep = min(decay, (1 + n) / (10 + n))
         average = {name: keep * value + (1 - keep) * weights[name] for name, value in average.items()}
     saved = load_tokenizer(tmp_path / "tokenizer.safetensors").state_dict()
     for name, value in average.items():
@@ -194,10 +195,12 @@ def test_a_run_in_the_folder_is_not_overwritten(train, tmp_path: Path):
     assert (tmp_path / "tokenizer.safetensors").read_bytes() == before
 
 
-def test_a_finished_run_is_not_run_again(train, watch, tmp_path: Path):
-    made = train("prior", tmp_path, epochs=1)
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_finished_run_is_not_run_again(stage: str, train, watch, tmp_path: Path):
+    made = train(stage, tmp_path, epochs=1)
     watch.losses.clear()
-    again = train("prior", tmp_path, resume=True, epochs=1)
+    (tmp_path / "last.ckpt").unlink()
+    again = train(stage, tmp_path, resume=True, epochs=1)
     assert watch.steps == []
     assert all(torch.equal(a, b) for a, b in zip(made.parameters(), again.parameters(), strict=True))
 

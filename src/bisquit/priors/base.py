@@ -39,14 +39,17 @@ class Prior(nn.Module, ABC):
         """Return the training loss of tokens (B, h, w), in nats a token. Raises ShapeError on another grid."""
 
     def check(self, tokens: Tensor) -> None:
-        """Raise ShapeError unless tokens are integers (B, h, w) on this prior's grid, TokenError if one is no code."""
-        if tokens.ndim != 3 or tuple(tokens.shape[1:]) != tuple(self.grid) or tokens.is_floating_point():
+        """Raise ShapeError unless tokens are int64 (B, h, w) on this prior's grid, TokenError if one is no code."""
+        if tokens.dtype != torch.int64 or tokens.ndim != 3 or tuple(tokens.shape[1:]) != self.grid:
             raise ShapeError(
                 f"tokens are {tokens.dtype} {tuple(tokens.shape)}: "
                 f"this prior takes int64 (B, {self.grid[0]}, {self.grid[1]})"
             )
         if tokens.numel() and not 0 <= int(tokens.min()) <= int(tokens.max()) < self.codebook_size:
-            raise TokenError(f"tokens reach {int(tokens.max())}: this prior's codebook has {self.codebook_size}")
+            raise TokenError(
+                f"tokens run from {int(tokens.min())} to {int(tokens.max())}: "
+                f"this prior's codebook ends at {self.codebook_size - 1}"
+            )
 
 
 class SequentialPrior(Prior):
@@ -70,11 +73,11 @@ class SequentialPrior(Prior):
 
     def loss(self, tokens: Tensor) -> Tensor:
         """Return the cross-entropy of tokens (B, h, w) in nats a token."""
-        return F.cross_entropy(self.logits(tokens).flatten(0, 1).float(), tokens.flatten().long())
+        return F.cross_entropy(self.logits(tokens).flatten(0, 1).float(), tokens.flatten())
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def token_bits(self, tokens: Tensor) -> Tensor:
         """Return how many bits each token of (B, h, w) costs, as float32 (B, h, w)."""
         logits = self.logits(tokens).float().transpose(1, 2)
-        nats = F.cross_entropy(logits, tokens.flatten(1).long(), reduction="none")
+        nats = F.cross_entropy(logits, tokens.flatten(1), reduction="none")
         return nats.view(tokens.shape) / torch.log(torch.tensor(2.0))

@@ -27,7 +27,7 @@ LARGEST_SOFTMAX_BITS = 18  # 2**18 logits a token: beyond it, memory goes to the
 class RasterConfig(Settings):
     """The shape of a `RasterPrior`."""
 
-    kind: Literal["raster"] = "raster"
+    kind: Literal["raster"] = field(default="raster", kw_only=True)
     transformer: TransformerConfig = field(default_factory=TransformerConfig)
     positions: Literal["none", "learned", "row-column", "rotary"] = "learned"
     """How a step knows where it is: not at all, a learned vector a place, one a row plus one a column, or rotation by
@@ -76,7 +76,7 @@ class RasterPrior(SequentialPrior):
     def logits(self, tokens: Tensor) -> Tensor:
         """Return the logits (B, h w, codebook) of each token of (B, h, w) given those before it, in one pass."""
         self.check(tokens)
-        before = self.embedding(tokens.flatten(1)[:, :-1].long())  # (B, h w - 1, width)
+        before = self.embedding(tokens.flatten(1)[:, :-1])  # (B, h w - 1, width)
         start = self.start_vector.expand(tokens.shape[0], 1, -1)
         x = self.positions(torch.cat((start, before), dim=1), first=0)
         logits: Tensor = self.head(self.transformer(x, causal=True, rotary=self.angles))
@@ -138,8 +138,8 @@ def axial_angles(grid: tuple[int, int], head_width: int) -> Tensor:
     """Return rotary angles (h w, head_width / 2) in radians: a half of the pairs turns with the row, the other with the
     column.
 
-    Wave lengths run from 2 pi to about 100 places, in equal ratios: a grid has tens of rows, not the thousands of words
-    of a text.
+    Wave lengths run from 2 pi towards 200 pi places, in equal ratios: a grid has tens of rows, not the thousands of
+    words of a text.
     """
     pairs = head_width // 4
     frequencies = 100.0 ** -(torch.arange(pairs) / pairs)

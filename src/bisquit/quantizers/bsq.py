@@ -11,7 +11,7 @@ zero counts as +1. Zhao, Xiong and Kraehenbuehl, "Image and Video Tokenization w
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -27,7 +27,7 @@ from bisquit.quantizers.base import Quantized, Quantizer
 class BSQConfig(Settings):
     """How many bits, and the optional entropy terms."""
 
-    kind: Literal["bsq"] = "bsq"
+    kind: Literal["bsq"] = field(default="bsq", kw_only=True)
     bits: int = 10
     """Bits a token, 1 to 32: the codebook has 2**bits codes."""
     sample_entropy_weight: float = 0.0
@@ -73,7 +73,7 @@ class BSQ(Quantizer):
         u = F.normalize(self.down(latents).float(), dim=1)  # (B, bits, h, w)
         is_one = u >= 0
         corners = self._corners(is_one)
-        straight_through = u + (corners - u).detach()
+        straight_through = corners + (u - u.detach())  # in this order it is the corners to the last bit
         return Quantized(pack_bits(is_one), self.up(straight_through), self._entropy_loss(u))
 
     def codes(self, tokens: Tensor) -> Tensor:

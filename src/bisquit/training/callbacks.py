@@ -70,24 +70,33 @@ class RunState(Checkpoint):
         self._interval_s = 60 * interval_minutes
         self._snapshot_epochs = snapshot_epochs
         self._best_loss = float("inf")
+        self._should_stop = False
         self._saved_at = time.monotonic()
         self._signal: int | None = None
         self._handlers: dict[int, Any] = {}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best_loss": self._best_loss}
+        return {"best_loss": self._best_loss, "should_stop": self._should_stop}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._best_loss = state_dict["best_loss"]
+        self._best_loss, self._should_stop = state_dict["best_loss"], state_dict["should_stop"]
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._saved_at = time.monotonic()
+        trainer.should_stop = self._should_stop
         if threading.current_thread() is threading.main_thread():
             self._handlers = {
                 number: signal.signal(number, self._ask_to_stop) for number in (signal.SIGINT, signal.SIGTERM)
             }
 
-    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._restore_handlers()
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        self._restore_handlers()
+
+    def _restore_handlers(self) -> None:
+        """Before Lightning's own teardown, which puts back the handlers that it found."""
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         self._handlers = {}
@@ -111,6 +120,7 @@ class RunState(Checkpoint):
         if loss < self._best_loss:
             self._best_loss = loss
             self._save_model(model, self._folder)
+        self._should_stop = trainer.should_stop
         epoch = trainer.current_epoch + 1
         if epoch in self._snapshot_epochs:
             self._save_model(model, self._folder / f"epoch-{epoch:02d}")
@@ -156,6 +166,9 @@ class Speed(Callback):
     def __init__(self, batch_size: int, interval_s: float = 20.0) -> None:
         self._batch_size, self._interval_s = batch_size, interval_s
         self._since, self._since_step, self._printed_at = 0.0, 0, 0.0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._since, self._since_step = time.monotonic(), trainer.global_step  # an epoch that is resumed does not start
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._since, self._since_step = time.monotonic(), trainer.global_step  # leaves validation out of the speed

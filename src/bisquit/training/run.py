@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import logging
-import pickle
 import platform
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -38,7 +37,7 @@ from bisquit.checkpoint import (
     save_prior,
     save_tokenizer,
 )
-from bisquit.errors import RunError, TokenError
+from bisquit.errors import BisquitError, RunError, TokenError
 from bisquit.frames import FrameSet, contact_sheet
 from bisquit.generate import Pipeline
 from bisquit.priors import Prior, SequentialPrior, build_prior
@@ -189,50 +188,47 @@ def _fit(
             enable_model_summary=False,
         )
         state = out / STATE_FILE
+        going_on = state.exists()
         try:
-            trainer.fit(module, batches, ckpt_path=state if state.exists() else None, weights_only=True)
-        except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
-            if trainer.global_step or not state.exists():
+            trainer.fit(module, batches, ckpt_path=state if going_on else None, weights_only=True)
+        except Exception as error:  # a damaged file fails in as many ways as there are bytes
+            if isinstance(error, BisquitError) or trainer.global_step or not going_on:
                 raise
             raise RunError(f"{state} cannot be read, cut or damaged: start anew in another folder") from error
     _write_record(out, {**record, "finished": True})
 
 
 def _open_run(out: Path, wanted: dict[str, Any], settings: TrainingConfig, resume: bool) -> dict[str, Any]:
-    """Return the record of the run in `out`, made now if there is none. Raises RunError if there is one that does not
-    fit.
+    """Return the record of the run in `out`, made now if there is none. Raises RunError if that one does not fit.
+
+    wanted: the stage, preset, recipe and data of the run; all but the preset's name must be those of the run in `out`.
     """
     path = out / RECORD_FILE
     if not path.exists():
+        (out / STATE_FILE).unlink(missing_ok=True)  # of a run whose record was removed
         versions = {"bisquit": version("bisquit"), "torch": torch.__version__, "python": platform.python_version()}
         record = {**wanted, "precision": _precision(settings), "versions": versions, "finished": False}
         _write_record(out, record)
         return record
-    try:
-        record = json.loads(path.read_text())
-        same = all(record[key] == json.loads(json.dumps(wanted[key])) for key in ("stage", "recipe", "data"))
-    except (ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{path} is not the record of a run: pass another --out") from error
     if not resume:
         raise RunError(f"{out} holds a run already: pass --resume to go on with it, or another --out")
-    if not same:
-        raise RunError(
-            f"{out} holds a run with {_difference(record, wanted)}: resume it with the same, or pass another --out"
-        )
-    return dict(record)
+    try:
+        record = dict(json.loads(path.read_text()))
+        differences = [_difference(record[key], wanted[key], key) for key in ("stage", "recipe", "data")]
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{path} is not the record of a run: pass another --out") from error
+    if difference := next(filter(None, differences), None):
+        raise RunError(f"{out} holds a run with {difference}: resume it with the same, or pass another --out")
+    return record
 
 
-def _difference(record: Mapping[str, Any], wanted: Mapping[str, Any], path: str = "") -> str:
-    """Say where two records first differ."""
-    for key, value in json.loads(json.dumps(wanted)).items():
-        found = record.get(key)
-        if path or key in ("stage", "recipe", "data"):
-            if isinstance(value, dict) and isinstance(found, dict):
-                if inner := _difference(found, value, f"{path}{key}."):
-                    return inner
-            elif found != value:
-                return f"{path}{key} = {found}, not {value}"
-    return ""
+def _difference(found: Any, wanted: Any, path: str) -> str:
+    """Say where two pieces of plain data first differ, such as "recipe.training.epochs = 5, not 6"; "" if nowhere."""
+    if isinstance(found, dict) and isinstance(wanted, dict):
+        keys = [*wanted, *(key for key in found if key not in wanted)]
+        parts = (_difference(found.get(key), wanted.get(key), f"{path}.{key}") for key in keys)
+        return next(filter(None, parts), "")
+    return "" if found == wanted else f"{path} = {found}, not {wanted}"
 
 
 def _write_record(out: Path, record: Mapping[str, Any]) -> None:

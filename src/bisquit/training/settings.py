@@ -43,7 +43,7 @@ class TrainingConfig(Settings):
     def __post_init__(self) -> None:
         require(self.epochs >= 1, "epochs", self.epochs, "at least 1")
         require(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")
-        require(self.learning_rate > 0, "learning_rate", self.learning_rate, "above 0")
+        require(0 < self.learning_rate < math.inf, "learning_rate", self.learning_rate, "above 0")
         require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "at least 0")
         require(self.warmup_steps >= 0, "warmup_steps", self.warmup_steps, "at least 0")
         require(self.gradient_clip >= 0, "gradient_clip", self.gradient_clip, "at least 0")
