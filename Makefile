@@ -8,14 +8,11 @@ DEMO := runs/demo
 # OpenMP's threads then wait asleep: where anything else runs too, spinning ones make small steps many times slower.
 export OMP_WAIT_POLICY ?= passive
 
-# What goes on with a run that was stopped, and is empty where there is none.
-resume = $(if $(wildcard $(1)),--resume)
-
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format constraints clean
+.PHONY: help setup demo train-demo seed bench test check format constraints clean
 
 help: ## List the verbs
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
 
 setup: $(VENV)/.setup ## Install bisquit and all that it needs into .venv, and nothing elsewhere
 
@@ -29,13 +26,23 @@ $(VENV)/.setup: pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-demo: $(VENV)/.setup ## Train the demo preset on the bundled frames, and paint 16 new ones: demo.png
-	$(BIN)/bisquit train tokenizer --preset demo --frames bundled --out $(DEMO)/tokenizer $(call resume,$(DEMO)/tokenizer)
-	$(BIN)/bisquit tokenize --tokenizer $(DEMO)/tokenizer --frames bundled:train -o $(DEMO)/train.safetensors
-	$(BIN)/bisquit tokenize --tokenizer $(DEMO)/tokenizer --frames bundled:valid -o $(DEMO)/valid.safetensors
+demo: $(VENV)/.setup ## Paint 16 new frames with the model that ships: demo.png
+	$(BIN)/bisquit sample --model seed -n 16 --seed 0 -o demo.png
+
+train-demo: $(VENV)/.setup ## Train the demo preset on the bundled frames in minutes, and paint with it: train-demo.png
+	$(BIN)/bisquit train tokenizer --preset demo --frames bundled --out $(DEMO)/tokenizer --resume
+	$(BIN)/bisquit tokenize --tokenizer $(DEMO)/tokenizer --frames bundled --part train --mirrored -o $(DEMO)/train.safetensors
+	$(BIN)/bisquit tokenize --tokenizer $(DEMO)/tokenizer --frames bundled --part valid -o $(DEMO)/valid.safetensors
 	$(BIN)/bisquit train prior --preset demo --tokens $(DEMO)/train.safetensors --valid-tokens $(DEMO)/valid.safetensors \
-		--out $(DEMO)/prior $(call resume,$(DEMO)/prior)
-	$(BIN)/bisquit sample --model $(DEMO)/prior -n 16 --seed 0 -o demo.png
+		--out $(DEMO)/prior --resume
+	$(BIN)/bisquit sample --model $(DEMO)/prior -n 16 --seed 0 -o train-demo.png
+
+seed: $(VENV)/.setup ## Train the seed preset in full and write docs/results.md: FRAMES=... VALID_FRAMES=..., two hours
+	$(BIN)/python scripts/seed_results.py --frames '$(FRAMES)' --valid-frames '$(VALID_FRAMES)'
+
+bench: $(VENV)/.setup ## Measure sampling and loading
+	$(BIN)/python benchmarks/sampling.py
+	$(BIN)/python benchmarks/loading.py
 
 test: $(VENV)/.setup ## Run the tests; ARGS="-k tokenizer" goes to pytest
 	$(BIN)/pytest $(ARGS)

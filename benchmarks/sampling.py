@@ -24,7 +24,7 @@ from bisquit.sampling import DOUBT, Noise, SamplingConfig, race, sample
 def sample_with_full_passes(prior: RasterPrior, batch: int, steps: int) -> None:
     """Paint the first `steps` tokens, each with a pass over the whole sequence."""
     settings = SamplingConfig()
-    noise = Noise(0, range(batch), prior.grid[1], prior.codebook_size, torch.device("cpu"))
+    noise = Noise(0, range(batch), prior.grid[1], prior.codebook_size)
     tokens = torch.zeros(batch, *prior.grid, dtype=torch.int64)
     for step in range(steps):
         tokens.view(batch, -1)[:, step] = race(prior.logits(tokens)[:, step], noise.next(), settings).tokens

@@ -23,7 +23,7 @@ import torch
 from bisquit.checkpoint import PRIOR_FILE, TOKENIZER_FILE, SavedPrior, load_tokenizer, save_prior, save_tokenizer
 from bisquit.errors import ModelError
 from bisquit.generate import load
-from bisquit.training.run import RECORD_FILE
+from bisquit.record import RunRecord
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "src" / "bisquit" / "weights"
 
@@ -43,8 +43,8 @@ def main() -> None:
     save_tokenizer(model.tokenizer, folder / TOKENIZER_FILE, torch.float16)
     fingerprint = load_tokenizer(folder / TOKENIZER_FILE).fingerprint()
     save_prior(SavedPrior(model.prior, model.frame_size, fingerprint), folder / PRIOR_FILE, torch.float16)
-    record = json.loads((options.run / RECORD_FILE).read_text())
-    (folder / "README.md").write_text(card(options.name, record, measure(folder, options.frames, options.valid_frames)))
+    figures = measure(folder, options.frames, options.valid_frames)
+    (folder / "README.md").write_text(card(options.name, RunRecord.load(options.run), figures))
 
 
 def measure(folder: Path, frames: str, valid_frames: str) -> dict[str, Any]:
@@ -62,9 +62,8 @@ def bisquit(*arguments: str | Path) -> None:
     subprocess.run([sys.executable, "-m", "bisquit", *map(str, arguments)], check=True)
 
 
-def card(name: str, record: dict[str, Any], figures: dict[str, Any]) -> str:
+def card(name: str, record: RunRecord, figures: dict[str, Any]) -> str:
     """Return the model's card as Markdown."""
-    data = record["data"]
     return f"""---
 license: cc-by-sa-4.0
 tags: [image-generation, image-tokenizer, binary-spherical-quantization]
@@ -84,8 +83,8 @@ Paints SuperTuxKart frames of {figures["width_px"]} x {figures["height_px"]} pix
 | bits an image | {figures["bits_per_image"]:,.0f} ± {figures["bits_per_image_stderr"]:.0f} |
 | bits an image by a left-and-up count model | {figures["count_baseline_bits_per_image"]:,.0f} |
 
-- **Trained** on {data["tokens"]["pictures"]:,} frames with `scripts/seed_results.py`: the preset
-  `{record["preset"]}`, PyTorch {record["versions"]["torch"]}, 2 cores, {record["precision"]} forward passes, averaged
+- **Trained** on {record.data["tokens"]["pictures"]:,} frames with `scripts/seed_results.py`: the preset
+  `{record.preset}`, PyTorch {record.versions["torch"]}, 2 cores, {record.precision} forward passes, averaged
   weights. Shipped with `scripts/ship_model.py`, which rounds weights to float16; the figures are of the rounded ones.
 - **Limits**: it has seen twenty tracks of one game, and paints nothing else. Its pictures are blurry, for a token has
   10 bits for 75 values and the auto-encoder minimises squared error. Karts and signs melt.

@@ -175,7 +175,7 @@ def test_a_prior_paints_pictures_as_often_as_it_finds_them_likely(make_prior):
 @pytest.mark.parametrize("temperature", [0.6, 1.0, 2.0])
 def test_winners_follow_the_softmax(temperature: float):
     logits = torch.tensor([0.0, 1.0, -1.0, 2.0, 0.5, 0.5, -0.5, 1.5])
-    noise = Noise(0, range(2000), row=10, codebook_size=8, device=torch.device("cpu"))
+    noise = Noise(0, range(2000), row=10, codebook_size=8)
     settings = SamplingConfig(temperature=temperature)
     drawn = torch.cat([race(logits.expand(2000, 8), noise.next(), settings).tokens for _ in range(10)])
     assert chi_square(drawn, (logits / temperature).softmax(0)) < CHI_SQUARE_OF_SEVEN
@@ -183,7 +183,7 @@ def test_winners_follow_the_softmax(temperature: float):
 
 def test_winners_follow_the_softmax_of_what_is_allowed():
     logits = torch.tensor([0.0, 1.0, -1.0, 2.0, 0.5, 0.5, -0.5, 1.5])
-    noise = Noise(0, range(2000), row=5, codebook_size=8, device=torch.device("cpu"))
+    noise = Noise(0, range(2000), row=5, codebook_size=8)
     settings = SamplingConfig(top_k=3)
     drawn = torch.cat([race(logits.expand(2000, 8), noise.next(), settings).tokens for _ in range(5)])
     assert set(drawn.tolist()) == {1, 3, 7}
@@ -192,9 +192,8 @@ def test_winners_follow_the_softmax_of_what_is_allowed():
 
 
 def test_noise_is_that_of_the_picture_and_not_of_its_neighbours():
-    cpu = torch.device("cpu")
-    both = Noise(0, [3, 8], row=2, codebook_size=4, device=cpu)
-    alone = Noise(0, [8], row=2, codebook_size=4, device=cpu)
+    both = Noise(0, [3, 8], row=2, codebook_size=4)
+    alone = Noise(0, [8], row=2, codebook_size=4)
     for _ in range(5):  # over borders of rows
         assert torch.equal(both.next()[1:], alone.next())
 

@@ -13,6 +13,7 @@ Names are imported when they are first used, so that importing the package takes
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 from bisquit.errors import BisquitError
@@ -35,6 +36,8 @@ __all__ = ["BisquitError", "Pipeline", "SamplingConfig", "load", "load_frames", 
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return importlib.metadata.version("bisquit")
     if name not in _HOMES:
         raise AttributeError(f"module 'bisquit' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)

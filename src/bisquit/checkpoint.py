@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -19,12 +19,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from bisquit.atomic import atomic_file
-from bisquit.config import Settings
-from bisquit.errors import BisquitError, ConfigError, ModelError
-from bisquit.priors import Prior, RasterConfig, build_prior
+from bisquit.config import parse_settings
+from bisquit.errors import ConfigError, ModelError
+from bisquit.priors import Prior, PriorConfig, build_prior
 from bisquit.tokenizer import Tokenizer, TokenizerConfig
-
-AnySettings = TypeVar("AnySettings", bound=Settings)
 
 FORMAT_VERSION = 1
 TOKENIZER_FILE = "tokenizer.safetensors"
@@ -81,7 +79,7 @@ def load_prior(path: str | os.PathLike[str]) -> SavedPrior:
     try:
         height, width = description["frame_size"]
         rows, columns = description["grid"]
-        config = _settings(RasterConfig, description.get("config"), path)
+        config = _settings(PriorConfig, description.get("config"), path)
         prior = build_prior(config, description["bits"], (rows, columns))
         saved = SavedPrior(prior.eval(), (int(height), int(width)), str(description["tokenizer"]))
     except (KeyError, TypeError, ValueError, ConfigError) as error:
@@ -136,10 +134,10 @@ def _load_weights(module: nn.Module, tensors: Mapping[str, Tensor], path: str | 
         raise ModelError(f"{path}: weights and configuration do not fit together") from error
 
 
-def _settings(cls: type[AnySettings], data: Any, path: str | os.PathLike[str]) -> AnySettings:
+def _settings(kind: Any, data: Any, path: str | os.PathLike[str]) -> Any:
     if not isinstance(data, dict):
         raise ModelError(f"{path} holds no configuration")
     try:
-        return cls.from_dict(data)
-    except BisquitError as error:
+        return parse_settings(kind, data)
+    except ConfigError as error:
         raise ModelError(f"{path}: {error}") from error

@@ -28,12 +28,8 @@ class Settings:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Return settings made from what `to_dict` gave. Raises ConfigError on a missing, unknown or unfit field."""
-        try:
-            return TypeAdapter(cls).validate_json(json.dumps(data), strict=True)
-        except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(str(part) for part in first["loc"])
-            raise ConfigError(f"{cls.__name__}: {field}: {first['msg']}") from error
+        settings: Self = parse_settings(cls, data)
+        return settings
 
     @classmethod
     def descriptions(cls) -> dict[str, str]:
@@ -44,6 +40,19 @@ class Settings:
     def replace(self, **changes: Any) -> Self:
         """Return a copy with some fields changed, checked anew."""
         return dataclasses.replace(self, **changes)  # type: ignore[type-var]
+
+
+def parse_settings(kind: Any, data: Mapping[str, Any]) -> Any:
+    """Return settings of a class, or of the member of a union that their `kind` names, from plain data.
+
+    Raises ConfigError on a missing, unknown or unfit field.
+    """
+    try:
+        return TypeAdapter(kind).validate_json(json.dumps(data), strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"{getattr(kind, '__name__', 'settings')}: {field}: {first['msg']}") from error
 
 
 def require(holds: bool, field: str, value: object, wanted: str) -> None:

@@ -1,7 +1,8 @@
 """The pipeline: a tokenizer and a prior over its tokens, from nothing to frames, and from frames to tokens and back.
 
 sample:   seed ──prior──> tokens ──tokenizer──> frames
-encode:   frames ──tokenizer──> tokens          decode:   tokens ──tokenizer──> frames
+encode:   frames ──tokenizer──> tokens
+decode:   tokens ──tokenizer──> frames
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ _WEIGHTS = files("bisquit") / "weights"
 class Pipeline:
     """A tokenizer and, where there is one, a prior over its tokens.
 
-    Arrays in and out are NumPy's on the CPU, wherever the model is. `to` moves the model.
+    Arrays in and out are NumPy's, wherever the model is. Frames go through the tokenizer one at a time, for in another
+    batch convolutions round differently, and then the same frame could give another token.
     """
 
     def __init__(
@@ -55,7 +57,8 @@ class Pipeline:
 
     def encode(self, frames: np.ndarray) -> np.ndarray:
         """Turn frames, uint8 (B, H, W, 3), into tokens, int64 (B, h, w). Raises ShapeError on other arrays."""
-        return self.tokenizer.encode(torch.from_numpy(np.array(frames))).cpu().numpy()
+        one_by_one = torch.from_numpy(np.array(frames)).split(1)
+        return np.concatenate([self.tokenizer.encode(frame).cpu().numpy() for frame in one_by_one])
 
     def decode(self, tokens: np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:
         """Turn tokens, integers (B, h, w), into frames, uint8 (B, H, W, 3), cropped to size (H, W) where given.
@@ -102,7 +105,6 @@ class Pipeline:
         return np.concatenate(frames)
 
     def _decode(self, tokens: Tensor, size: tuple[int, int] | None) -> np.ndarray:
-        """Decode one picture at a time, for in another batch convolutions round differently."""
         one_by_one = tokens.split(1) if len(tokens) else [tokens]
         return np.concatenate([self.tokenizer.decode(part, size).cpu().numpy() for part in one_by_one])
 
@@ -122,8 +124,9 @@ def load(model: str | os.PathLike[str]) -> Pipeline:
     Raises ModelError if there is no such model, if a file is damaged or of another version, or if its prior belongs to
     another tokenizer.
     """
-    if model in shipped_models() and not Path(model).is_dir():
-        with as_file(_WEIGHTS / os.fspath(model)) as folder:
+    name = os.fspath(model)
+    if name in shipped_models() and not Path(model).is_dir():
+        with as_file(_WEIGHTS / name) as folder:
             return _load_folder(folder)
     return _load_folder(Path(model))
 

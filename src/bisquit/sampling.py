@@ -1,10 +1,10 @@
 """Sampling: from logits to tokens, and the loop that paints token after token in raster order.
 
 A token is the winner of a race: each competes with its logit plus temperature times Gumbel noise, which takes token k
-with its chance softmax(logits / temperature)_k. The noise of a picture is made of the seed and the picture's number
-alone, so picture i of a seed is the same picture in any batch and on any device. That takes one more care, for float32
-logits differ in their last digits from batch to batch: where a race is won by less than such a difference, its logits
-are computed once more, for that picture alone and in float64.
+with its chance softmax(logits / temperature)_k. The noise is made of the seed and the picture's number alone, so that
+picture i of a seed has the same tokens in any batch and on any device. That takes one more care, for float32 logits
+differ in their last digits from batch to batch: where a race hangs on less than such a difference, its logits are
+computed once more, for that picture alone, in float64 and on the CPU.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ class SamplingConfig(Settings):
         return self.top_k > 0 or self.top_p < 1 or self.min_p > 0
 
 
-# Logits of one model differ by about 1e-6 from batch to batch and from device to device; what is decided by less than
-# this is decided in float64.
+# Logits of one model differ by about 1e-6 from batch to batch and from device to device; what hangs on less than this
+# is decided in float64.
 DOUBT = 2e-4
 
 
@@ -80,8 +80,8 @@ def race(logits: Tensor, noise: Tensor, settings: SamplingConfig) -> Race:
 def allowed(logits: Tensor, settings: SamplingConfig, slack: float = 0.0) -> Tensor:
     """Return which tokens top-k, top-p and min-p leave in the race, bool (B, codebook); the likeliest always stays.
 
-    Each is judged by the chances softmax(logits / temperature), and equal ones alike. slack: every token's logit is
-    taken to be that much higher beside the others'; if it is negative, those are left that stay even so.
+    They judge by the chances softmax(logits / temperature), equal ones alike. slack: each token is judged as if its own
+    logit were higher by that much, all others as they are; lower, if it is negative.
     """
     kept = torch.ones_like(logits, dtype=torch.bool)
     if settings.temperature == 0 or not settings.drops_tokens:
@@ -104,19 +104,17 @@ def allowed(logits: Tensor, settings: SamplingConfig, slack: float = 0.0) -> Ten
 class Noise:
     """The Gumbel noise of some pictures of a seed, a row of the grid at a time, as it is asked for."""
 
-    def __init__(self, seed: int, numbers: Sequence[int], row: int, codebook_size: int, device: torch.device) -> None:
+    def __init__(self, seed: int, numbers: Sequence[int], row: int, codebook_size: int) -> None:
         self._generators = [torch.Generator().manual_seed(derive_seed(seed, "picture", number)) for number in numbers]
-        self._row, self._codebook_size, self._device = row, codebook_size, device
+        self._shape = (row, codebook_size)
         self._drawn: list[Tensor] = []
 
     def next(self) -> Tensor:
         """Return the noise of the next token, float64 (B, codebook)."""
         if not self._drawn:
-            shape = (self._row, self._codebook_size)
-            uniform = torch.stack(
-                [torch.rand(shape, generator=g, dtype=torch.float64) for g in self._generators], dim=1
-            )
-            self._drawn = list((-(-uniform.log()).log()).to(self._device))[::-1]
+            uniform = [torch.rand(self._shape, generator=g, dtype=torch.float64) for g in self._generators]
+            gumbel = -(-torch.stack(uniform, dim=1).log()).log()  # (row, B, codebook)
+            self._drawn = list(gumbel.flip(0))
         return self._drawn.pop()
 
 
@@ -131,26 +129,26 @@ def sample(
 ) -> Tensor:
     """Paint pictures as one batch, token after token, with the prior's cache.
 
-    numbers: which pictures of the seed. Returns their tokens, int64 (len(numbers), h, w). Raises ModelError if the
-    prior's logits are not finite.
+    The prior computes logits wherever it is; the races are run on the CPU. numbers: which pictures of the seed. Returns
+    their tokens, int64 (len(numbers), h, w), on the CPU. Raises ModelError if the prior's logits are not finite.
     """
     settings = settings or SamplingConfig()
     prior.eval()
     device = next(prior.parameters()).device
-    noise = Noise(seed, numbers, prior.grid[1], prior.codebook_size, device)
+    noise = Noise(seed, numbers, prior.grid[1], prior.codebook_size)
     exact: SequentialPrior | None = None
-    tokens = torch.zeros(len(numbers), *prior.grid, dtype=torch.int64, device=device)
+    tokens = torch.zeros(len(numbers), *prior.grid, dtype=torch.int64)
     flat = tokens.view(len(numbers), prior.length)
-    state, last = prior.start(len(numbers)), None
+    state = prior.start(len(numbers))
     for step in range(prior.length):
-        here, logits = noise.next(), prior.next_logits(state, last)
+        last = flat[:, step - 1].to(device) if step else None
+        here, logits = noise.next(), prior.next_logits(state, last).cpu()
         if not logits.isfinite().all():
             raise ModelError("the prior's logits are not finite: its weights are damaged, or its training diverged")
-        last, in_doubt = race(logits, here, settings)
+        flat[:, step], in_doubt = race(logits, here, settings)
         for i in in_doubt.nonzero().flatten().tolist():
-            exact = exact or copy.deepcopy(prior).double()
-            last[i] = race(exact.logits(tokens[i : i + 1])[:, step], here[i : i + 1], settings).tokens[0]
-        flat[:, step] = last
+            exact = exact or copy.deepcopy(prior).cpu().double()
+            flat[i, step] = race(exact.logits(tokens[i : i + 1])[:, step], here[i : i + 1], settings).tokens[0]
         if on_token:
             on_token(step + 1, tokens)
     return tokens

@@ -1,7 +1,9 @@
 """The tokenizer: frames to tokens and back, a patch auto-encoder with a quantizer in its middle.
 
-frames uint8 (B, H, W, 3) ──pad──> auto-encoder ──latents──> quantizer ──> tokens int64 (B, h, w)
-frames uint8 (B, H, W, 3) <──crop── auto-encoder <──codes── quantizer <── tokens int64 (B, h, w)
+    frames ──pad──> auto-encoder ──latents──> quantizer ──> tokens
+    frames <──crop── auto-encoder <──codes── quantizer <── tokens
+
+with frames uint8 (B, H, W, 3) and tokens int64 (B, h, w).
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ class TokenizerConfig(Settings):
     quantizer: QuantizerConfig = field(default_factory=BSQConfig)
 
 
-class Reconstruction(NamedTuple):
+class TokenizerOutput(NamedTuple):
     """What one pass through the tokenizer gives."""
 
     frames: Tensor
@@ -67,10 +69,10 @@ class Tokenizer(nn.Module):
         """Return the grid (h, w) of tokens of a frame of height x width pixels; a patch that is begun counts."""
         return -(-height // self.patch_size), -(-width // self.patch_size)
 
-    def forward(self, x: Tensor) -> Reconstruction:
+    def forward(self, x: Tensor) -> TokenizerOutput:
         """Reconstruct frames (B, 3, H, W) in [-0.5, 0.5] through their tokens; patches must divide H and W."""
         quantized = self.quantizer(self.autoencoder.encode(x))
-        return Reconstruction(self.autoencoder.decode(quantized.codes), quantized.tokens, quantized.loss)
+        return TokenizerOutput(self.autoencoder.decode(quantized.codes), quantized.tokens, quantized.loss)
 
     @torch.no_grad()
     def encode(self, frames: Tensor) -> Tensor:

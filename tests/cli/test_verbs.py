@@ -88,12 +88,21 @@ def test_evaluate_writes_the_promised_keys(run: Run, trained: Trained, frame_fol
     assert "PSNR" in done.out
 
 
+def test_evaluate_counts_what_the_prior_was_trained_on(run: Run, trained: Trained, frame_folder: Path, tmp_path: Path):
+    output = tmp_path / "figures.json"
+    run("evaluate", "--model", trained.model, "--frames", frame_folder, "--json", output)
+    figures = json.loads(output.read_text())
+    assert figures["count_baseline_fitted_on"] == 16
+    assert figures["count_baseline_source"] == str(trained.tokens)
+
+
 def test_evaluate_measures_a_tokenizer_alone(run: Run, trained: Trained, frame_folder: Path, tmp_path: Path):
     output = tmp_path / "figures.json"
     run("evaluate", "--model", trained.tokenizer, "--frames", frame_folder, "--json", output)
     figures = json.loads(output.read_text())
     assert figures["bits_per_image"] is None
-    assert figures["count_baseline_fitted_on"] == 600  # the bundled frames
+    assert figures["count_baseline_fitted_on"] == 600
+    assert figures["count_baseline_source"] == "bundled:train"
 
 
 def test_info_tells_of_a_model_of_tokens_and_of_frames(run: Run, trained: Trained, frame_folder: Path):

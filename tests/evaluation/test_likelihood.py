@@ -56,6 +56,15 @@ def test_dropout_is_off_and_comes_back(position_prior):
     assert prior.dropout.training
 
 
+def test_the_standard_error_takes_groups_to_be_independent_and_not_their_images(position_prior):
+    logits = torch.zeros(2, 3, 2)
+    logits[..., 1] = math.log(3)
+    tokens = np.repeat(TOKENS, 4, axis=0)  # each image four times over tells no more than once
+    together = likelihood(position_prior(1, logits), tokens, batch_size=5, groups=np.repeat([7, 3, 5], 4))
+    once = likelihood(position_prior(1, logits), TOKENS, batch_size=5)
+    assert together.bits_per_image_stderr == pytest.approx(once.bits_per_image_stderr)
+
+
 def test_a_single_image_has_no_standard_error(uniform_prior):
     assert likelihood(uniform_prior(1, (2, 3)), TOKENS[:1], batch_size=4).bits_per_image_stderr is None
 

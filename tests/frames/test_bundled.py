@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
@@ -29,7 +30,13 @@ def test_single_split_can_be_loaded():
     assert len(load_frames("bundled:valid")) == 120
 
 
-@pytest.mark.parametrize("name", ["bundled", "bundled:test"])
+def test_both_splits_can_be_loaded_as_one_set():
+    frames = load_frames("bundled")
+    assert len(frames) == 720
+    assert len(np.unique(frames.groups)) == 120
+
+
+@pytest.mark.parametrize("name", ["bundled:", "bundled:test"])
 def test_other_bundled_names_are_refused(name):
     with pytest.raises(FrameError, match="bundled:train and bundled:valid"):
         load_frames(name)

@@ -209,3 +209,16 @@ def test_numbers_of_bits_outside_of_1_to_32_are_refused(bits: int):
 def test_entropy_settings_out_of_range_are_refused(field: str, value: float):
     with pytest.raises(ConfigError, match=f"^{field} is {value}: it must be "):
         BSQConfig(**{field: value})
+
+
+def test_the_entropy_terms_do_not_change_under_autocast():
+    def gradient(autocast: bool) -> Tensor:
+        quantizer = plain(5, codebook_entropy_weight=1.0, entropy_temperature=0.8)
+        x = noise(2, 5, 16, 16).requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            loss = quantizer._entropy_loss(F.normalize(x, dim=1))
+        loss.backward()
+        assert x.grad is not None
+        return x.grad
+
+    torch.testing.assert_close(gradient(True), gradient(False), rtol=1e-4, atol=1e-9)

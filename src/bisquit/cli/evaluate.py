@@ -8,17 +8,18 @@ from pathlib import Path
 import click
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from bisquit.atomic import atomic_file
 from bisquit.cli.options import OUTPUT, device_option, frames_options, part_option, progress_bar, read_frames
 from bisquit.errors import TokenError
 from bisquit.evaluation import CountModel, evaluate, summary
+from bisquit.evaluation.count_baseline import MAX_CODEBOOK_SIZE
 from bisquit.frames import load_frames
 from bisquit.generate import Pipeline, load
 from bisquit.priors import SequentialPrior
+from bisquit.record import RECORD_FILE, RunRecord
 from bisquit.tokens import TokenSet, tokenize
-
-LARGEST_COUNTED_BITS = 18
 
 
 @click.command()
@@ -28,7 +29,7 @@ LARGEST_COUNTED_BITS = 18
 @click.option(
     "--count-tokens",
     type=OUTPUT,
-    help="Tokens to fit the count baseline on, best those that the prior was trained on; else those of bundled:train.",
+    help="Tokens to fit the count baseline on; else those that the prior was trained on, else those of bundled:train.",
 )
 @click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True, help="Frames at a time.")
 @device_option
@@ -48,28 +49,40 @@ def command(
     """Measure a model on frames: what its tokens lose, how many bits they take, how well its codebook is used."""
     pipeline = load(model).to(device)
     frame_set = read_frames(frames, size, skip_bad, part)
+    count_tokens = count_tokens or _training_tokens(Path(model))
     counts = _count_model(pipeline, count_tokens)
     prior = pipeline.prior if isinstance(pipeline.prior, SequentialPrior) else None
     with progress_bar("measuring") as progress:
         result = evaluate(pipeline.tokenizer, prior, frame_set, counts, batch_size, progress)
-    figures = {"model": model, **result.to_dict(), "skipped": len(frame_set.skipped)}
+    counted_on = None if counts is None else str(count_tokens or "bundled:train")
+    extra = {"count_baseline_source": counted_on, "skipped": len(frame_set.skipped)}
+    figures = {"model": model, **result.to_dict(), **extra}
     if output:
         with atomic_file(output) as partial:
             partial.write_text(json.dumps(figures, indent=2, allow_nan=False) + "\n")
-    table = Table(title=f"{model} on {frames}", show_header=False)
+    table = Table(title=Text(f"{model} on {frames}"), show_header=False)
     for row in summary(figures):
-        table.add_row(*row)
+        table.add_row(*map(Text, row))
     Console().print(table)
+    if counted_on == "bundled:train":
+        click.echo("- counts are of the bundled frames: --count-tokens names those that the prior was trained on")
     for advice in figures["advice"]:
         click.echo(f"- {advice}")
 
 
+def _training_tokens(model: Path) -> Path | None:
+    """Return the tokens that a run's prior was trained on, if the record names them and they are still there."""
+    folder = model if (model / RECORD_FILE).exists() else model.parent  # epoch-01 lies in its run's folder
+    if not (folder / RECORD_FILE).exists():
+        return None
+    tokens = Path(RunRecord.load(folder).sources.get("tokens", ""))
+    return tokens if tokens.is_file() else None
+
+
 def _count_model(pipeline: Pipeline, count_tokens: Path | None) -> CountModel | None:
-    """Return the left-and-up count model of the tokens named, else of the bundled frames'; None where codes are too
-    many to count.
-    """
+    """Return a count model of a file of tokens, else of the bundled frames'; None if the codebook is too large."""
     tokenizer = pipeline.tokenizer
-    if tokenizer.bits > LARGEST_COUNTED_BITS:
+    if tokenizer.codebook_size > MAX_CODEBOOK_SIZE:
         return None
     if count_tokens is None:
         counted = tokenize(tokenizer, load_frames("bundled:train"))

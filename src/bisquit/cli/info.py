@@ -12,6 +12,7 @@ import click
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 from torch import nn
 
 from bisquit.checkpoint import TOKENIZER_FILE
@@ -41,9 +42,9 @@ def command(what: str, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(facts, indent=2))
         return
-    table = Table(title=what, show_header=False)
+    table = Table(title=Text(what), show_header=False)
     for key, value in _flat(facts):
-        table.add_row(key.replace("_", " "), value)
+        table.add_row(Text(key.replace("_", " ")), Text(value))
     Console().print(table)
 
 

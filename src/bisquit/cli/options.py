@@ -93,7 +93,7 @@ def device_option(function: Function) -> Function:
         default="auto",
         show_default=True,
         callback=_device,
-        help="Where the model runs: auto, cpu, cuda, mps ...",
+        help="Where the model runs: auto, cpu, cuda, cuda:1 ...",
     )(function)
 
 
@@ -105,5 +105,5 @@ def _device(ctx: click.Context, param: click.Parameter, value: str) -> str:
     try:
         torch.empty(0, device=value)
     except (RuntimeError, AssertionError) as error:
-        raise click.BadParameter(f"{value} is no device of this machine: {str(error).splitlines()[0]}") from error
+        raise click.BadParameter(f"{value} is no device of this machine") from error
     return value

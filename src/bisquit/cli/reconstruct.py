@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -53,8 +54,8 @@ def command(
             write_frame(_pairs(shown, _through_tokens(pipeline, shown, meter)), output)
         else:
             with progress_bar("reconstructing") as progress:
-                for i, name in enumerate(frames.names):
-                    write_frame(_through_tokens(pipeline, frames[[i]], meter)[0], output / _file_name(name))
+                for i, name in enumerate(_file_names(frames.names)):
+                    write_frame(_through_tokens(pipeline, frames[[i]], meter)[0], output / name)
                     progress(i + 1, len(frames))
     measured = meter.compute()
     click.echo(f"{measured.frames:,} frames, PSNR {measured.psnr_db:.2f} dB, SSIM {measured.ssim:.4f}, in {output}")
@@ -74,8 +75,8 @@ def _pairs(frames: np.ndarray, remade: np.ndarray, most_columns: int = 4) -> np.
     return contact_sheet(np.stack(rows, axis=1).reshape(-1, *frames.shape[1:]), columns)
 
 
-def _file_name(name: str) -> str:
-    """Return a PNG's name for a frame's: train-01.parquet#17 gives train-01.parquet-17.png, icy/003.jpg gives
-    icy/003.png.
-    """
-    return name.replace("#", "-") + ".png" if "#" in name else str(Path(name).with_suffix(".png"))
+def _file_names(names: Sequence[str]) -> list[Path]:
+    """Return a PNG's name for each frame's: icy/003.jpg gives icy/003.png, or icy/003.jpg.png if two would be alike."""
+    plain = [Path(name) if "#" in name else Path(name).with_suffix("") for name in names]
+    chosen = plain if len(set(plain)) == len(names) else map(Path, names)
+    return [path.with_name(f"{path.name.replace('#', '-')}.png") for path in chosen]

@@ -49,11 +49,11 @@ def override(recipe: Recipe, given: Mapping[str, Any]) -> Recipe:
 
 def _fields(cls: type[Settings]) -> Iterator[tuple[str, Any, str]]:
     """Yield name, type and docstring of each field that is no settings itself and not the tag of a union."""
-    hints = get_type_hints(cls)
     texts = cls.descriptions()
-    for name, hint in hints.items():
-        if isinstance(hint, type) and issubclass(hint, Settings):
-            yield from _fields(hint)
+    for name, hint in get_type_hints(cls).items():
+        members = [part for part in (hint, *get_args(hint)) if isinstance(part, type) and issubclass(part, Settings)]
+        if members:  # more than one where the field is a union, of a family's configurations
+            yield from {field[0]: field for member in members for field in _fields(member)}.values()
         elif name != "kind":
             yield name, hint, texts.get(name, "")
 

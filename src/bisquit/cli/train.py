@@ -9,8 +9,8 @@ import click
 
 from bisquit.cli.options import OUTPUT, frames_options, progress_bar, report_skipped
 from bisquit.cli.settings import override, settings_options
-from bisquit.frames import load_splits
-from bisquit.presets import get_preset
+from bisquit.frames import BUNDLED, load_splits
+from bisquit.presets import PRESETS, get_preset
 from bisquit.tokens import TokenSet
 from bisquit.training import PriorRecipe, TokenizerRecipe, train_prior, train_tokenizer
 
@@ -24,7 +24,7 @@ def command() -> None:
 
 
 @command.command()
-@click.option("--preset", required=True, help="The recipe to start from: seed or demo.")
+@click.option("--preset", required=True, help=f"The recipe to start from: {', '.join(PRESETS)}.")
 @click.option("--frames", required=True, help="Frames: a Parquet file, a folder, a glob, or bundled.")
 @click.option("--valid-frames", help="Frames to validate on; else some races of --frames are held out.")
 @click.option("--out", required=True, type=OUTPUT, help="The folder of the run.")
@@ -46,12 +46,13 @@ def tokenizer(
     with progress_bar("reading frames") as progress:
         train, valid = load_splits(frames, valid_frames, size=size, skip_bad=skip_bad, progress=progress)
     report_skipped(tuple(dict.fromkeys(train.skipped + valid.skipped)))
-    train_tokenizer(recipe, train, valid, out, resume=resume, preset=preset)
+    sources = {"frames": _source(frames), "valid_frames": _source(valid_frames or frames)}
+    train_tokenizer(recipe, train, valid, out, resume=resume, preset=preset, sources=sources)
     click.echo(f"tokenizer in {out}")
 
 
 @command.command()
-@click.option("--preset", required=True, help="The recipe to start from: seed or demo.")
+@click.option("--preset", required=True, help=f"The recipe to start from: {', '.join(PRESETS)}.")
 @click.option("--tokens", required=True, type=OUTPUT, help="Tokens to train on, as `bisquit tokenize` writes them.")
 @click.option("--valid-tokens", required=True, type=OUTPUT, help="Tokens of the same tokenizer to validate on.")
 @click.option("--out", required=True, type=OUTPUT, help="The folder of the run.")
@@ -60,5 +61,12 @@ def tokenizer(
 def prior(preset: str, tokens: Path, valid_tokens: Path, out: Path, resume: bool, **given: Any) -> None:
     """Train a prior on tokens; the folder then holds a whole model, its tokenizer too."""
     recipe = override(get_preset(preset).prior, given)
-    train_prior(recipe, TokenSet.load(tokens), TokenSet.load(valid_tokens), out, resume=resume, preset=preset)
+    sources = {"tokens": _source(tokens), "valid_tokens": _source(valid_tokens)}
+    token_sets = TokenSet.load(tokens), TokenSet.load(valid_tokens)
+    train_prior(recipe, *token_sets, out, resume=resume, preset=preset, sources=sources)
     click.echo(f"model in {out}")
+
+
+def _source(name: str | Path) -> str:
+    """Return where data came from, as an absolute path; the bundled frames' name as it is."""
+    return str(name) if str(name).startswith(BUNDLED) else str(Path(name).absolute())

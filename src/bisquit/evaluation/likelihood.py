@@ -27,7 +27,7 @@ class Likelihood:
     bits_per_image: float
     """Mean over the images."""
     bits_per_image_stderr: float | None
-    """Standard error of that mean, as if the images were independent; None for a single image."""
+    """Standard error of that mean; None for a single image, or a single group."""
     per_image_bits: np.ndarray
     """float64 (N,)."""
     bits_by_position: np.ndarray
@@ -35,9 +35,16 @@ class Likelihood:
 
 
 def likelihood(
-    prior: SequentialPrior, tokens: np.ndarray | Tensor, batch_size: int, progress: Progress | None = None
+    prior: SequentialPrior,
+    tokens: np.ndarray | Tensor,
+    batch_size: int,
+    progress: Progress | None = None,
+    groups: np.ndarray | None = None,
 ) -> Likelihood:
     """Measure the bits of tokens (N, h, w) of any integer type under `prior`, with its dropout off.
+
+    groups: (N,) integers, which images belong together, such as the frames of a race: the standard error then takes the
+    groups to be independent, and not the images.
 
     Each token's bits come from the prior in float32, and are summed in float64. Raises ShapeError if there are no
     tokens or their grid is not the prior's, TokenError if one is outside of its codebook, and ModelError if bits are
@@ -53,7 +60,7 @@ def likelihood(
         for start in range(0, images, batch_size):
             batch = _int64(tokens[start : start + batch_size]).to(device)
             prior.check(batch)
-            bits = prior.token_bits(batch).double().cpu().numpy()
+            bits = prior.token_bits(batch).cpu().double().numpy()
             per_image_bits[start : start + len(batch)] = bits.sum(axis=(1, 2))
             position_bits += bits.sum(axis=0)
             if progress is not None:
@@ -64,10 +71,19 @@ def likelihood(
     return Likelihood(
         bits_per_token=mean / (height * width),
         bits_per_image=mean,
-        bits_per_image_stderr=float(per_image_bits.std(ddof=1)) / math.sqrt(images) if images > 1 else None,
+        bits_per_image_stderr=_standard_error(per_image_bits, np.arange(images) if groups is None else groups),
         per_image_bits=per_image_bits,
         bits_by_position=position_bits / images,
     )
+
+
+def _standard_error(values: np.ndarray, groups: np.ndarray) -> float | None:
+    """Return the standard error of the mean of values (N,), independent between groups (N,) but not within them."""
+    members = np.unique(groups, return_inverse=True)[1]
+    sums = np.bincount(members, weights=values - values.mean())  # of each group's deviations
+    if len(sums) < 2:
+        return None
+    return math.sqrt(len(sums) / (len(sums) - 1) * float(sums @ sums)) / len(values)
 
 
 def _int64(tokens: np.ndarray | Tensor) -> Tensor:

@@ -10,7 +10,6 @@ Bits mean nothing without the distortion beside them, so that one table holds bo
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -84,10 +83,6 @@ class Evaluation:
             "count_baseline_fitted_on": None if self.count_baseline is None else self.count_baseline.fitted_on_frames,
             "gain_over_count_baseline": gain,
         }
-
-    def to_json(self) -> str:
-        """Return `to_dict` as indented JSON that ends with a new line."""
-        return json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n"
 
 
 def _codebook_figures(health: CodebookHealth) -> dict[str, Any]:
@@ -165,7 +160,8 @@ def evaluate(
             )
     total = len(frames) * (1 if prior is None else 2)
     tokens, reconstruction = _through_tokens(tokenizer, frames, batch_size, _part_of(progress, 0, total))
-    bits = None if prior is None else likelihood(prior, tokens, batch_size, _part_of(progress, len(frames), total))
+    part = _part_of(progress, len(frames), total)
+    bits = None if prior is None else likelihood(prior, tokens, batch_size, part, groups=frames.groups)
     return Evaluation(
         height_px=frames.height,
         width_px=frames.width,

@@ -22,11 +22,11 @@ class Augmentation(Settings):
     """How frames are changed at random; by default not at all."""
 
     flip: bool = False
-    """Mirror every other frame, left to right."""
+    """Mirror a frame, left to right, with a chance of one half."""
     shift_px: int = 0
     """Shift frames by up to this many pixels each way, the edge repeated."""
     colour: float = 0.0
-    """Multiply brightness, contrast and saturation each by up to 1 plus or minus this."""
+    """Multiply brightness, contrast and saturation each by a random factor, 1 plus or minus at most this."""
 
     def __post_init__(self) -> None:
         require(self.shift_px >= 0, "shift_px", self.shift_px, "zero or more pixels")

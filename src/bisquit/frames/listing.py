@@ -47,23 +47,23 @@ def list_files(source: str | os.PathLike[str]) -> Listing:
     """
     text = os.fspath(source)
     if text == BUNDLED or text.startswith(f"{BUNDLED}:"):
-        path = _bundled_file(text)
-        return Listing(path.parent, parquet=(path,))
-    path = Path(text).expanduser()
+        return _bundled(text)
+    path = Path(os.path.normpath(Path(text).expanduser()))
     if path.is_dir():
         return _sort_out(text, path, _visible_files(path), with_metadata=True)
     if path.is_file():
         return _sort_out(text, path.parent, [path])
     if glob.has_magic(text):
         return _sort_out(text, _fixed_part(path), _matches(path))
-    raise FrameError(f"{text} does not exist: give a Parquet file, a folder, a glob, or bundled:train")
+    raise FrameError(f"{text} does not exist: give a Parquet file, a folder, a glob, or bundled")
 
 
-def _bundled_file(text: str) -> Path:
-    split = text.removeprefix(BUNDLED).removeprefix(":")
-    if split not in BUNDLED_SPLITS:
-        raise FrameError(f"{text} is no set of frames: the bundled ones are bundled:train and bundled:valid")
-    return Path(__file__).parent / BUNDLED / f"{split}{PARQUET_SUFFIX}"
+def _bundled(text: str) -> Listing:
+    names = BUNDLED_SPLITS if text == BUNDLED else (text.removeprefix(f"{BUNDLED}:"),)
+    if not set(names) <= set(BUNDLED_SPLITS):
+        raise FrameError(f"{text} is no set of frames: the bundled ones are bundled, bundled:train and bundled:valid")
+    folder = Path(__file__).parent / BUNDLED
+    return Listing(folder, parquet=tuple(folder / f"{name}{PARQUET_SUFFIX}" for name in names))
 
 
 def _sort_out(source: str, root: Path, paths: Iterable[Path], *, with_metadata: bool = False) -> Listing:

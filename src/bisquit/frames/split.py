@@ -34,10 +34,12 @@ def split_by_group(frames: FrameSet, valid_fraction: float = 0.05) -> tuple[Fram
     sizes = np.bincount(members)
     wanted = valid_fraction * len(frames)
     held_out: list[int] = []
+    n_held_out = 0
     for group in _candidates(frames, first):
-        if sizes[held_out].sum() >= wanted:
+        if n_held_out >= wanted:
             break
         held_out.append(group)
+        n_held_out += sizes[group]
     is_valid = np.isin(members, held_out)
     return frames.subset(np.flatnonzero(~is_valid)), frames.subset(np.flatnonzero(is_valid))
 

@@ -6,6 +6,7 @@ sampling token by token and the codec take, so that a prior without exact likeli
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from typing import Any
 
@@ -80,4 +81,4 @@ class SequentialPrior(Prior):
         """Return how many bits each token of (B, h, w) costs, as float32 (B, h, w)."""
         logits = self.logits(tokens).float().transpose(1, 2)
         nats = F.cross_entropy(logits, tokens.flatten(1), reduction="none")
-        return nats.view(tokens.shape) / torch.log(torch.tensor(2.0))
+        return nats.view(tokens.shape) / math.log(2)

@@ -30,9 +30,8 @@ class RasterConfig(Settings):
     kind: Literal["raster"] = field(default="raster", kw_only=True)
     transformer: TransformerConfig = field(default_factory=TransformerConfig)
     positions: Literal["none", "learned", "row-column", "rotary"] = "learned"
-    """How a step knows where it is: not at all, a learned vector a place, one a row plus one a column, or rotation by
-    row and by column.
-    """
+    """How a step knows its place: not at all, a vector for each place, one for the row plus one for the column, or
+    rotation by row and column."""
 
     def __post_init__(self) -> None:
         if self.positions == "rotary":
@@ -135,8 +134,7 @@ POSITIONS = {"none": NoPositions, "learned": LearnedPositions, "row-column": Row
 
 
 def axial_angles(grid: tuple[int, int], head_width: int) -> Tensor:
-    """Return rotary angles (h w, head_width / 2) in radians: a half of the pairs turns with the row, the other with the
-    column.
+    """Return rotary angles (h w, head_width / 2) in radians; half of the pairs turn with the row, half with the column.
 
     Wave lengths run from 2 pi towards 200 pi places, in equal ratios: a grid has tens of rows, not the thousands of
     words of a text.

@@ -1,11 +1,10 @@
 """Binary spherical quantisation: a token is the signs of a unit vector.
 
-    latents (B, width, h, w) ──linear──> v (B, bits, h, w) ──u = v / |v|──> sign(u) / sqrt(bits) ──linear──> codes (B,
-    width, h, w)
+    latents ──linear──> v ──u = v / abs(v)──> sign(u) / sqrt(bits) ──linear──> codes
 
-The sign's gradient is the straight-through one: that of u. Bit 0 of a token is its least significant; +1 means 1, and
-zero counts as +1. Zhao, Xiong and Kraehenbuehl, "Image and Video Tokenization with Binary Spherical Quantization",
-2024, arXiv:2406.07548, section 4.
+with latents and codes (B, width, h, w), v and u (B, bits, h, w). The sign's gradient is the straight-through one: that
+of u. Bit 0 of a token is its least significant; +1 means 1, and zero counts as +1. Zhao, Xiong and Kraehenbuehl, "Image
+and Video Tokenization with Binary Spherical Quantization", 2024, arXiv:2406.07548, section 4.
 """
 
 from __future__ import annotations
@@ -95,14 +94,13 @@ class BSQ(Quantizer):
         sample_weight, codebook_weight = self.config.sample_entropy_weight, self.config.codebook_entropy_weight
         if sample_weight == 0 and codebook_weight == 0:
             return u.new_zeros(())
-        logits = (2 * math.sqrt(self.bits) / self.config.entropy_temperature) * u.movedim(1, -1).flatten(
-            0, -2
-        )  # (N, bits)
-        sample_entropy = _bit_entropy(logits).mean()
-        codebook_entropy = (
-            sum(_joint_entropy(group) for group in logits.split(self.config.entropy_group_bits, dim=1)) / self.bits
-        )
-        return sample_weight * sample_entropy + codebook_weight * (1 - codebook_entropy)
+        with torch.autocast(u.device.type, enabled=False):  # near a uniform codebook, bfloat16 turns the gradient
+            u = u.movedim(1, -1).flatten(0, -2)  # (N, bits)
+            logits = (2 * math.sqrt(self.bits) / self.config.entropy_temperature) * u
+            sample_entropy = _bit_entropy(logits).mean()
+            groups = logits.split(self.config.entropy_group_bits, dim=1)
+            codebook_entropy = torch.stack([_joint_entropy(group) for group in groups]).sum() / self.bits
+            return sample_weight * sample_entropy + codebook_weight * (1 - codebook_entropy)
 
 
 def pack_bits(is_one: Tensor) -> Tensor:
@@ -127,12 +125,13 @@ def _bit_entropy(logits: Tensor) -> Tensor:
 
 
 def _joint_entropy(logits: Tensor) -> Tensor:
-    """Return the entropy in bits of the mean over N of the distributions that independent bits (N, g) have over 2**g
-    codes.
+    """Return the entropy, in bits, of the average of N distributions over 2**g codes, each of g independent bits.
+
+    logits: (N, g), the log-odds of each bit.
     """
     g = logits.shape[1]
     is_one = unpack_bits(torch.arange(2**g, device=logits.device).view(-1, 1, 1), g).flatten(1)  # (2**g, g)
-    signs = torch.where(is_one, 1.0, -1.0)
-    log_chances = F.logsigmoid(logits) @ is_one.float().T + F.logsigmoid(-logits) @ (signs < 0).float().T  # (N, 2**g)
+    ones, zeros = is_one.to(logits.dtype), (~is_one).to(logits.dtype)
+    log_chances = F.logsigmoid(logits) @ ones.T + F.logsigmoid(-logits) @ zeros.T  # (N, 2**g)
     mean = log_chances.exp().mean(dim=0)
     return -torch.xlogy(mean, mean).sum() / math.log(2)

@@ -1,6 +1,4 @@
-"""What a run does beside its steps: average the weights, save its state, stop when asked, show how far it is and what
-it makes.
-"""
+"""What a run does beside its steps: average the weights, save its state, stop when asked, draw, and report."""
 
 from __future__ import annotations
 
@@ -9,14 +7,13 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import lightning as L
 import numpy as np
-import torch
 from lightning.pytorch.callbacks import Callback, Checkpoint, WeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor, nn
@@ -35,10 +32,16 @@ class AveragedWeights(WeightAveraging):
     """
 
     def __init__(self, decay: float) -> None:
-        def average(averaged: Tensor, current: Tensor, n: Tensor | int) -> Tensor:
-            return torch.lerp(averaged, current, 1 - min(decay, (1 + float(n)) / (10 + float(n))))
+        def average(averaged: Sequence[Tensor], current: Sequence[Tensor], n: Tensor | int) -> None:
+            share = 1 - min(decay, (1 + float(n)) / (10 + float(n)))
+            for ours, theirs in zip(averaged, current, strict=True):
+                ours.lerp_(theirs, share)
 
-        super().__init__(avg_fn=average)
+        super().__init__(multi_avg_fn=average)
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert self._average_model is not None
+        self._average_model.to(pl_module.device)  # it was made before the module was moved there
 
     @property
     def model(self) -> nn.Module:
@@ -50,8 +53,7 @@ class AveragedWeights(WeightAveraging):
 
 
 class RunState(Checkpoint):
-    """Saves the state of the run every few minutes, at the end of each epoch, and when SIGINT or SIGTERM asks it to
-    stop.
+    """Saves the run's state every few minutes, after each epoch, and on SIGINT or SIGTERM, which stop it.
 
     Of the models of all epochs, the one with the lowest valid loss is kept, and those after `snapshot_epochs` in
     folders of their own. The state is never saved between the last step of an epoch and its validation; a request to
@@ -115,7 +117,8 @@ class RunState(Checkpoint):
         loss = float(trainer.callback_metrics["valid/loss"])
         if not math.isfinite(loss):
             raise RunError(
-                f"the valid loss is {loss} after epoch {trainer.current_epoch + 1}: try a lower learning rate"
+                f"the valid loss is {loss} after epoch {trainer.current_epoch + 1}: "
+                "try a lower --learning-rate in another --out"
             )
         if loss < self._best_loss:
             self._best_loss = loss
@@ -160,8 +163,8 @@ class Pictures(Callback):
             trainer.logger.experiment.add_image(self._name, picture, trainer.global_step, dataformats="HWC")
 
 
-class Speed(Callback):
-    """Logs frames a second, and now and then writes a line to standard error: epoch, step, metrics, time left."""
+class Progress(Callback):
+    """Logs the rate and the frames a second, and now and then says on standard error how far the run is."""
 
     def __init__(self, batch_size: int, interval_s: float = 20.0) -> None:
         self._batch_size, self._interval_s = batch_size, interval_s
@@ -179,6 +182,7 @@ class Speed(Callback):
         now = time.monotonic()
         steps_per_s = (trainer.global_step - self._since_step) / max(now - self._since, 1e-9)
         pl_module.log("train/frames_per_s", steps_per_s * self._batch_size)
+        pl_module.log("train/learning_rate", trainer.optimizers[0].param_groups[0]["lr"])
         if now - self._printed_at >= self._interval_s:
             self._printed_at = now
             total = int(trainer.estimated_stepping_batches)

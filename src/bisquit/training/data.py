@@ -22,9 +22,7 @@ Fetch = Callable[[np.ndarray], Tensor]
 
 
 class StepLoader:
-    """Yields the batches of `steps` steps, counted from `first()` when the first is asked for; the next is fetched
-    meanwhile.
-    """
+    """Yields the batches of `steps` steps, one fetched ahead. The first step is asked for when iteration begins."""
 
     def __init__(self, load: Callable[[int], Tensor], steps: int, first: Callable[[], int]) -> None:
         self._load, self._steps, self._first = load, steps, first

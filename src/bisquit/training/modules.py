@@ -53,9 +53,17 @@ class StageModule(L.LightningModule):
         """Seed what this step draws: its augmentation and its dropout."""
         torch.manual_seed(derive_seed(self.settings.seed, "step", self.global_step))
 
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Log the gradient's norm before it is clipped."""
+        gradients = [p.grad for p in self.parameters() if p.grad is not None]
+        self.log("train/gradient_norm", nn.utils.get_total_norm(gradients))
+
 
 class TokenizerModule(StageModule):
-    """Trains a tokenizer on frames, uint8 (B, H, W, 3): mean squared error plus the quantizer's own terms."""
+    """Trains a tokenizer on frames, uint8 (B, H, W, 3): mean squared error plus the quantizer's own terms.
+
+    The valid loss is the mean squared error alone, of frames clipped to their range as they are shown.
+    """
 
     def __init__(self, tokenizer: Tokenizer, augmentation: Augmentation, settings: TrainingConfig) -> None:
         super().__init__(settings)

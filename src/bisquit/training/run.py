@@ -10,7 +10,6 @@ logs/                        TensorBoard's curves and pictures
 
 from __future__ import annotations
 
-import json
 import logging
 import platform
 import warnings
@@ -18,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
 import numpy as np
@@ -27,7 +26,6 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import nn
 
-from bisquit.atomic import atomic_file
 from bisquit.checkpoint import (
     PRIOR_FILE,
     TOKENIZER_FILE,
@@ -37,20 +35,20 @@ from bisquit.checkpoint import (
     save_prior,
     save_tokenizer,
 )
-from bisquit.errors import BisquitError, RunError, TokenError
+from bisquit.errors import RunError, TokenError
 from bisquit.frames import FrameSet, contact_sheet
 from bisquit.generate import Pipeline
 from bisquit.priors import Prior, SequentialPrior, build_prior
+from bisquit.record import RunRecord
 from bisquit.seeds import derive_seed
 from bisquit.tokenizer import Tokenizer
 from bisquit.tokens import TokenSet
-from bisquit.training.callbacks import STATE_FILE, AveragedWeights, Pictures, RunState, Speed
+from bisquit.training.callbacks import STATE_FILE, AveragedWeights, Pictures, Progress, RunState
 from bisquit.training.data import Batches
 from bisquit.training.modules import PriorModule, StageModule, TokenizerModule
 from bisquit.training.recipes import PriorRecipe, TokenizerRecipe
 from bisquit.training.settings import TrainingConfig
 
-RECORD_FILE = "run.json"
 PICTURED = 8  # frames in a logged picture
 
 
@@ -62,17 +60,25 @@ def train_tokenizer(
     *,
     resume: bool = False,
     preset: str | None = None,
+    sources: Mapping[str, str] | None = None,
 ) -> Tokenizer:
     """Train a tokenizer on frames in the folder `out`, and return it.
 
-    resume: go on from the state in `out` if there is one. preset: the recipe's name, for the record. Raises RunError if
-    `out` holds another run, or one that is not to be resumed; RunStopped on SIGINT or SIGTERM, the state saved.
+    resume: go on with the run in `out` if there is one. preset, sources: the recipe's name, and where the frames come
+    from, for the record. Raises RunError if `out` holds another run, or one that is not to be resumed; RunStopped on
+    SIGINT or SIGTERM, the state saved.
     """
-    data = {"frames": _describe_frames(frames), "valid_frames": _describe_frames(valid)}
-    record = _open_run(
-        out, {"stage": "tokenizer", "preset": preset, "recipe": recipe.to_dict(), "data": data}, recipe.training, resume
+    wanted = RunRecord(
+        stage="tokenizer",
+        preset=preset,
+        recipe=recipe.to_dict(),
+        data={"frames": _describe_frames(frames), "valid_frames": _describe_frames(valid)},
+        precision=_precision(recipe.training),
+        versions=_versions(),
+        sources=dict(sources or {}),
     )
-    if record["finished"]:
+    record = wanted.open(out, resume)
+    if record.finished:
         return load_tokenizer(out / TOKENIZER_FILE)
     torch.manual_seed(derive_seed(recipe.training.seed, "weights"))
     module = TokenizerModule(Tokenizer(recipe.tokenizer), recipe.augmentation, recipe.training)
@@ -93,7 +99,7 @@ def train_tokenizer(
         assert isinstance(model, Tokenizer)
         save_tokenizer(model, folder / TOKENIZER_FILE)
 
-    _fit(module, batches, recipe.training, record, out, save, "reconstructions", draw)
+    _fit(module, batches, record, out, save=save, pictured="reconstructions", draw=draw)
     return load_tokenizer(out / TOKENIZER_FILE)
 
 
@@ -105,11 +111,12 @@ def train_prior(
     *,
     resume: bool = False,
     preset: str | None = None,
+    sources: Mapping[str, str] | None = None,
 ) -> Prior:
     """Train a prior on tokens in the folder `out`, and return it; the tokens' tokenizer is saved beside it.
 
-    resume, preset: as for `train_tokenizer`. Raises TokenError if the two sets of tokens are of different tokenizers or
-    grids, and RunError and RunStopped as `train_tokenizer` does.
+    resume, preset, sources: as for `train_tokenizer`. Raises TokenError if the two sets of tokens are of different
+    tokenizers or grids, and RunError and RunStopped as `train_tokenizer` does.
     """
     tokenizer, fingerprint = tokens.tokenizer, tokens.tokenizer.fingerprint()
     if valid.tokenizer.fingerprint() != fingerprint:
@@ -121,11 +128,17 @@ def train_prior(
         raise TokenError(
             f"the tokens' grid is {tokens.grid}, the valid tokens' {valid.grid}: they must be of frames of one size"
         )
-    data = {"tokenizer": fingerprint, "tokens": _describe_tokens(tokens), "valid_tokens": _describe_tokens(valid)}
-    record = _open_run(
-        out, {"stage": "prior", "preset": preset, "recipe": recipe.to_dict(), "data": data}, recipe.training, resume
+    wanted = RunRecord(
+        stage="prior",
+        preset=preset,
+        recipe=recipe.to_dict(),
+        data={"tokenizer": fingerprint, "tokens": _describe_tokens(tokens), "valid_tokens": _describe_tokens(valid)},
+        precision=_precision(recipe.training),
+        versions=_versions(),
+        sources=dict(sources or {}),
     )
-    if record["finished"]:
+    record = wanted.open(out, resume)
+    if record.finished:
         return load_prior(out / PRIOR_FILE).prior
     torch.manual_seed(derive_seed(recipe.training.seed, "weights"))
     module = PriorModule(build_prior(recipe.prior, tokens.bits, tokens.grid), recipe.training)
@@ -148,102 +161,73 @@ def train_prior(
         save_tokenizer(tokenizer, folder / TOKENIZER_FILE)
         save_prior(SavedPrior(model, tokens.frame_size, fingerprint), folder / PRIOR_FILE)
 
-    _fit(module, batches, recipe.training, record, out, save, "samples", draw)
+    _fit(module, batches, record, out, save=save, pictured="samples", draw=draw)
     return load_prior(out / PRIOR_FILE).prior
 
 
 def _fit(
     module: StageModule,
     batches: Batches,
-    settings: TrainingConfig,
-    record: dict[str, Any],
+    record: RunRecord,
     out: Path,
+    *,
     save: Callable[[nn.Module, Path], None],
     pictured: str,
     draw: Callable[[nn.Module], np.ndarray],
 ) -> None:
     """Train a module from the state in `out`, if there is one, to the end, and mark the run as finished."""
+    settings = module.settings
     averaged = AveragedWeights(settings.ema_decay) if settings.ema_decay else None
+    patience = settings.early_stopping_epochs
     callbacks: Sequence[Callback | None] = (
         averaged,
-        Speed(batches.batch_size),
+        Progress(batches.batch_size),
         Pictures(pictured, draw, averaged),
-        EarlyStopping("valid/loss", patience=settings.early_stopping_epochs)
-        if settings.early_stopping_epochs
-        else None,
+        EarlyStopping("valid/loss", patience=patience) if patience else None,
         RunState(out, save, settings.checkpoint_minutes, settings.snapshot_epochs, averaged),
     )
+    state = out / STATE_FILE
+    step = _saved_step(state)
     with _quiet_lightning():
         trainer = L.Trainer(
             max_epochs=settings.epochs,
-            accelerator="auto",
+            accelerator="cuda" if torch.cuda.is_available() else "cpu",
             devices=1,
-            precision="bf16-mixed" if record["precision"] == "bf16" else "32-true",
+            precision="bf16-mixed" if record.precision == "bf16" else "32-true",
             gradient_clip_val=settings.gradient_clip or None,
             callbacks=[callback for callback in callbacks if callback is not None],
-            logger=TensorBoardLogger(out, name="logs", version=""),
+            logger=TensorBoardLogger(out, name="logs", version="", purge_step=step),
             log_every_n_steps=min(10, batches.steps_per_epoch),
             num_sanity_val_steps=0,
             enable_progress_bar=False,
             enable_model_summary=False,
         )
-        state = out / STATE_FILE
-        going_on = state.exists()
-        try:
-            trainer.fit(module, batches, ckpt_path=state if going_on else None, weights_only=True)
-        except Exception as error:  # a damaged file fails in as many ways as there are bytes
-            if isinstance(error, BisquitError) or trainer.global_step or not going_on:
-                raise
-            raise RunError(f"{state} cannot be read, cut or damaged: start anew in another folder") from error
-    _write_record(out, {**record, "finished": True})
+        trainer.fit(module, batches, ckpt_path=None if step is None else state, weights_only=True)
+    record.replace(finished=True).save(out)
 
 
-def _open_run(out: Path, wanted: dict[str, Any], settings: TrainingConfig, resume: bool) -> dict[str, Any]:
-    """Return the record of the run in `out`, made now if there is none. Raises RunError if that one does not fit.
-
-    wanted: the stage, preset, recipe and data of the run; all but the preset's name must be those of the run in `out`.
-    """
-    path = out / RECORD_FILE
-    if not path.exists():
-        (out / STATE_FILE).unlink(missing_ok=True)  # of a run whose record was removed
-        versions = {"bisquit": version("bisquit"), "torch": torch.__version__, "python": platform.python_version()}
-        record = {**wanted, "precision": _precision(settings), "versions": versions, "finished": False}
-        _write_record(out, record)
-        return record
-    if not resume:
-        raise RunError(f"{out} holds a run already: pass --resume to go on with it, or another --out")
+def _saved_step(state: Path) -> int | None:
+    """Return the step that a state was saved after, None if there is no state. Raises RunError if it is damaged."""
+    if not state.exists():
+        return None
     try:
-        record = dict(json.loads(path.read_text()))
-        differences = [_difference(record[key], wanted[key], key) for key in ("stage", "recipe", "data")]
-    except (ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{path} is not the record of a run: pass another --out") from error
-    if difference := next(filter(None, differences), None):
-        raise RunError(f"{out} holds a run with {difference}: resume it with the same, or pass another --out")
-    return record
+        return int(torch.load(state, map_location="cpu", weights_only=True)["global_step"])
+    except Exception as error:  # a damaged file fails in as many ways as there are bytes
+        raise RunError(f"{state} cannot be read, cut or damaged: start anew in another folder") from error
 
 
-def _difference(found: Any, wanted: Any, path: str) -> str:
-    """Say where two pieces of plain data first differ, such as "recipe.training.epochs = 5, not 6"; "" if nowhere."""
-    if isinstance(found, dict) and isinstance(wanted, dict):
-        keys = [*wanted, *(key for key in found if key not in wanted)]
-        parts = (_difference(found.get(key), wanted.get(key), f"{path}.{key}") for key in keys)
-        return next(filter(None, parts), "")
-    return "" if found == wanted else f"{path} = {found}, not {wanted}"
-
-
-def _write_record(out: Path, record: Mapping[str, Any]) -> None:
-    with atomic_file(out / RECORD_FILE) as partial:
-        partial.write_text(json.dumps(record, indent=2) + "\n")
-
-
-def _precision(settings: TrainingConfig) -> str:
-    """Return "bf16" or "float32": what "auto" means on this machine."""
+def _precision(settings: TrainingConfig) -> Literal["float32", "bf16"]:
+    """Return what the setting means on this machine: "auto" is bf16 where the processor has instructions for it."""
     if settings.precision != "auto":
         return settings.precision
     if torch.cuda.is_available():
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
     capabilities = torch.cpu.get_capabilities()
     return "bf16" if any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16")) else "float32"
+
+
+def _versions() -> dict[str, str]:
+    return {"bisquit": version("bisquit"), "torch": torch.__version__, "python": platform.python_version()}
 
 
 def _describe_frames(frames: FrameSet) -> dict[str, Any]:
@@ -272,5 +256,7 @@ def _quiet_lightning() -> Iterator[None]:
             "You're resuming from a checkpoint that ended before the epoch ended",  # which ours are made for
         ):
             warnings.filterwarnings("ignore", message=message)
-        yield
-    logger.setLevel(level)
+        try:
+            yield
+        finally:
+            logger.setLevel(level)

@@ -28,7 +28,7 @@ class TrainingConfig(Settings):
     gradient_clip: float = 1.0
     """Largest norm of the gradient; 0 leaves it as it is."""
     ema_decay: float = 0.0
-    """Decay a step of the averaged weights, which are what is validated and saved; 0 takes the weights as they are."""
+    """Decay a step of the weights' moving average, which is what is validated and saved; 0 keeps none."""
     early_stopping_epochs: int = 0
     """Stop after so many epochs without a lower valid loss; 0 never stops early."""
     precision: Literal["auto", "float32", "bf16"] = "auto"
