@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import shlex
 import subprocess
@@ -17,6 +18,11 @@ import sys
 from datetime import date
 from pathlib import Path
 from typing import Any
+
+from torch import nn
+
+from bisquit.generate import load
+from bisquit.record import RunRecord
 
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES = ROOT / "docs" / "images"
@@ -70,14 +76,18 @@ def bisquit(*arguments: str | Path) -> None:
 
 
 def epoch_folder(run: Path, epoch: int) -> Path:
-    """Return the folder of a run's model after an epoch; the last one is the run's own."""
-    return run if epoch == EPOCHS[-1] else run / f"epoch-{epoch:02d}"
+    """Return the folder of a run's model as it was after an epoch.
+
+    A run's own folder holds the model of the epoch with the lowest valid loss, which need not be the last.
+    """
+    return run / f"epoch-{epoch:02d}"
 
 
 def measure(model: Path, frames: str, count_tokens: Path | None = None) -> dict[str, Any]:
     """Return the figures of a model, measured once and kept beside it."""
     output = model / "evaluation.json"
-    if not output.exists():
+    weights = max(path.stat().st_mtime for path in model.glob("*.safetensors"))
+    if not output.exists() or output.stat().st_mtime < weights:
         counted = ("--count-tokens", count_tokens) if count_tokens else ()
         bisquit("evaluate", "--model", model, "--frames", frames, "--json", output, *counted)
     figures: dict[str, Any] = json.loads(output.read_text())
@@ -95,9 +105,16 @@ def draw(runs: Path, valid_frames: str) -> None:
             bisquit("sample", "--model", model, "-n", "16", "-o", IMAGES / f"seed-{positions}-epoch-{epoch}.jpg")
 
 
+def parameters(module: nn.Module) -> int:
+    """Return how many parameters a module has."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
 def page(tokenizers: dict[int, dict[str, Any]], priors: dict[tuple[str, int], dict[str, Any]], options: Any) -> str:
     """Return the page as Markdown."""
     figures = tokenizers[EPOCHS[-1]]
+    models = {positions: load(epoch_folder(options.runs / f"prior-{positions}", EPOCHS[-1])) for positions in POSITIONS}
+    record = RunRecord.load(options.runs / "tokenizer")
     tokenizer_rows = [
         f"| {epoch} | {t['mse']:.5f} | {t['psnr_db']:.2f} | {t['ssim']:.3f} | {t['codes_used']:,} of {t['codes']:,} "
         f"| {t['joint_entropy_bits']:.2f} |"
@@ -110,26 +127,29 @@ def page(tokenizers: dict[int, dict[str, Any]], priors: dict[tuple[str, int], di
         for (positions, epoch), p in priors.items()
     ]
     sheets = [
-        f"### {'With' if positions == 'learned' else 'Without'} positions, after {epoch} epoch{'s' * (epoch > 1)}\n\n"
+        f"#### {'With' if positions == 'learned' else 'Without'} positions, after {epoch} epoch{'s' * (epoch > 1)}\n\n"
         f"![16 samples](images/seed-{positions}-epoch-{epoch}.jpg)\n"
         for epoch in EPOCHS
         for positions in POSITIONS
     ]
-    command = f"python scripts/seed_results.py --frames 'FRAMES/{Path(options.frames).name}'"
     return f"""# Results
 
 Frames in all pictures: SuperTuxKart and its contributors, [supertuxkart.net](https://supertuxkart.net), CC BY-SA 4.0.
 
 ## The `seed` preset
 
-The design that the project started from, to the figure: a patch auto-encoder with binary spherical quantisation (5 x 5
-patches, 10 bits, 612,437 parameters) and a causal transformer (3 layers, width 128, 935,168 parameters), each trained
-for 5 epochs of 15,200 frames at a constant rate, and measured, with averaged weights and in float32, on
-{figures["frames"]:,} frames of races that neither has seen.
+The design that the project started from, to the figure: a patch auto-encoder with binary spherical quantisation
+(5 x 5 patches, 10 bits, {parameters(models["none"].tokenizer):,} parameters) and a causal transformer (3 layers, width
+128, {parameters(models["learned"].prior):,} parameters with learned positions, {parameters(models["none"].prior):,}
+without), each trained for {EPOCHS[-1]} epochs of {record.data["frames"]["frames"]:,} frames at a constant rate with
+{record.precision} forward passes, and measured, with averaged weights and in float32, on {figures["frames"]:,} frames of
+races that neither has seen.
 
-Made by this command, on {date.today():%d %B %Y}, on 2 cores ({platform.machine()}, PyTorch's CPU build):
+Made on {date.today():%d %B %Y}, on {os.cpu_count()} cores ({platform.machine()}, PyTorch
+{record.versions["torch"]}), by
 
-    {command} --valid-frames FRAMES/{Path(options.valid_frames).name}
+    python scripts/seed_results.py --frames 'FRAMES/{Path(options.frames).name}' \\
+        --valid-frames FRAMES/{Path(options.valid_frames).name}
 
 ### The tokenizer
 
@@ -139,7 +159,7 @@ Mean squared error is that of frames in [-0.5, 0.5] through their tokens; PSNR i
 | --- | --- | --- | --- | --- | --- |
 {chr(10).join(tokenizer_rows)}
 
-Frames, and what comes back from their 600 tokens, after 1 epoch and after 5:
+Frames, and under them what comes back from their {figures["tokens_per_image"]} tokens, after 1 epoch and after 5:
 
 ![After 1 epoch](images/seed-reconstructions-epoch-1.jpg)
 
@@ -147,8 +167,9 @@ Frames, and what comes back from their 600 tokens, after 1 epoch and after 5:
 
 ### The prior
 
-Bits an image are the prior's, mean ± standard error; counts are those of a left-and-up count model (interpolated
-Kneser-Ney, from left and up to left to single tokens) that was fitted on the same training tokens.
+Bits an image are the prior's, mean ± standard error (races independent, frames within one not). "By counts" is what a
+left-and-up count model needs that was fitted on the same training tokens: interpolated Kneser-Ney, backed off from left
+and up to left to single tokens, its discounts tuned on a tenth of them.
 
 | positions | epochs | bits an image | bits a token | by counts | less by | bytes an image |
 | --- | --- | --- | --- | --- | --- | --- |
