@@ -142,8 +142,8 @@ The design that the project started from, to the figure: a patch auto-encoder wi
 (5 x 5 patches, 10 bits, {parameters(models["none"].tokenizer):,} parameters) and a causal transformer (3 layers, width
 128, {parameters(models["learned"].prior):,} parameters with learned positions, {parameters(models["none"].prior):,}
 without), each trained for {EPOCHS[-1]} epochs of {record.data["frames"]["frames"]:,} frames at a constant rate with
-{record.precision} forward passes, and measured, with averaged weights and in float32, on {figures["frames"]:,} frames of
-races that neither has seen.
+{record.precision} forward passes, and measured, with averaged weights and in float32, on {figures["frames"]:,} frames
+of races that neither has seen.
 
 Made on {date.today():%d %B %Y}, on {os.cpu_count()} cores ({platform.machine()}, PyTorch
 {record.versions["torch"]}), by

@@ -73,7 +73,7 @@ def command(
 def _training_tokens(model: Path) -> Path | None:
     """Return the tokens that a run's prior was trained on, if the record names them and they are still there."""
     folder = model if (model / RECORD_FILE).exists() else model.parent  # epoch-01 lies in its run's folder
-    if not (folder / RECORD_FILE).exists():
+    if not model.is_dir() or not (folder / RECORD_FILE).exists():
         return None
     tokens = Path(RunRecord.load(folder).sources.get("tokens", ""))
     return tokens if tokens.is_file() else None

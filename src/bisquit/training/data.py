@@ -71,13 +71,15 @@ class Batches(L.LightningDataModule):
             self._epoch, self._permutation = epoch, torch.randperm(self._train_size, generator=generator).numpy()
         return self._permutation[place * self.batch_size : (place + 1) * self.batch_size]
 
+    def train_batch(self, step: int) -> Tensor:
+        """Return the batch of step `step` of the run."""
+        return self._fetch_train(self.indices(step))
+
     def train_dataloader(self) -> StepLoader:
         """Return the batches of an epoch, from the trainer's step on."""
         trainer = self.trainer
         assert trainer is not None
-        return StepLoader(
-            lambda step: self._fetch_train(self.indices(step)), self.steps_per_epoch, lambda: trainer.global_step
-        )
+        return StepLoader(self.train_batch, self.steps_per_epoch, lambda: trainer.global_step)
 
     def val_dataloader(self) -> StepLoader:
         """Return the batches of the valid set, in its own order."""
