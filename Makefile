@@ -38,6 +38,7 @@ train-demo: $(VENV)/.setup ## Train the demo preset on the bundled frames in min
 	$(BIN)/bisquit sample --model $(DEMO)/prior -n 16 --seed 0 -o train-demo.png
 
 seed: $(VENV)/.setup ## Train the seed preset in full and write docs/results.md: FRAMES=... VALID_FRAMES=..., two hours
+	@test -n "$(FRAMES)" -a -n "$(VALID_FRAMES)" || { echo "make seed needs FRAMES=... VALID_FRAMES=..." >&2; exit 1; }
 	$(BIN)/python scripts/seed_results.py --frames '$(FRAMES)' --valid-frames '$(VALID_FRAMES)'
 
 bench: $(VENV)/.setup ## Measure sampling and loading

@@ -105,6 +105,12 @@ def draw(runs: Path, valid_frames: str) -> None:
             bisquit("sample", "--model", model, "-n", "16", "-o", IMAGES / f"seed-{positions}-epoch-{epoch}.jpg")
 
 
+def spread(figures: dict[str, Any]) -> str:
+    """Return the standard error of the bits as it follows their mean; nothing where there is none."""
+    error = figures["bits_per_image_stderr"]
+    return "" if error is None else f" ± {error:.0f}"
+
+
 def parameters(module: nn.Module) -> int:
     """Return how many parameters a module has."""
     return sum(parameter.numel() for parameter in module.parameters())
@@ -121,7 +127,7 @@ def page(tokenizers: dict[int, dict[str, Any]], priors: dict[tuple[str, int], di
         for epoch, t in tokenizers.items()
     ]
     prior_rows = [
-        f"| {positions} | {epoch} | {p['bits_per_image']:,.0f} ± {p['bits_per_image_stderr']:.0f} "
+        f"| {positions} | {epoch} | {p['bits_per_image']:,.0f}{spread(p)} "
         f"| {p['bits_per_token']:.3f} | {p['count_baseline_bits_per_image']:,.0f} "
         f"| {p['gain_over_count_baseline']:.1%} | {p['bits_per_image'] / 8:,.0f} |"
         for (positions, epoch), p in priors.items()
@@ -141,12 +147,12 @@ Frames in all pictures: SuperTuxKart and its contributors, [supertuxkart.net](ht
 The design that the project started from, to the figure: a patch auto-encoder with binary spherical quantisation
 (5 x 5 patches, 10 bits, {parameters(models["none"].tokenizer):,} parameters) and a causal transformer (3 layers, width
 128, {parameters(models["learned"].prior):,} parameters with learned positions, {parameters(models["none"].prior):,}
-without), each trained for {EPOCHS[-1]} epochs of {record.data["frames"]["frames"]:,} frames at a constant rate with
-{record.precision} forward passes, and measured, with averaged weights and in float32, on {figures["frames"]:,} frames
-of races that neither has seen.
+without), each trained for {EPOCHS[-1]} epochs of {record.data["frames"]["frames"]:,} frames at a constant rate (the
+transformer's after a short warm-up) with {record.precision} forward passes, and measured, with averaged weights and in
+float32, on {figures["frames"]:,} frames of races that neither has seen.
 
-Made on {date.today():%d %B %Y}, on {os.cpu_count()} cores ({platform.machine()}, PyTorch
-{record.versions["torch"]}), by
+Made on {date.today():%d %B %Y}, on {os.cpu_count()} cores ({platform.machine()}), with PyTorch
+{record.versions["torch"]}, by
 
     python scripts/seed_results.py --frames 'FRAMES/{Path(options.frames).name}' \\
         --valid-frames FRAMES/{Path(options.valid_frames).name}

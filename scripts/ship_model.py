@@ -24,6 +24,7 @@ from bisquit.checkpoint import PRIOR_FILE, TOKENIZER_FILE, SavedPrior, load_toke
 from bisquit.errors import ModelError
 from bisquit.generate import load
 from bisquit.record import RunRecord
+from bisquit.tokenizer import Tokenizer
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "src" / "bisquit" / "weights"
 
@@ -44,7 +45,7 @@ def main() -> None:
     fingerprint = load_tokenizer(folder / TOKENIZER_FILE).fingerprint()
     save_prior(SavedPrior(model.prior, model.frame_size, fingerprint), folder / PRIOR_FILE, torch.float16)
     figures = measure(folder, options.frames, options.valid_frames)
-    (folder / "README.md").write_text(card(options.name, RunRecord.load(options.run), figures))
+    (folder / "README.md").write_text(card(options.name, RunRecord.load(options.run), model.tokenizer, figures))
 
 
 def measure(folder: Path, frames: str, valid_frames: str) -> dict[str, Any]:
@@ -62,7 +63,7 @@ def bisquit(*arguments: str | Path) -> None:
     subprocess.run([sys.executable, "-m", "bisquit", *map(str, arguments)], check=True)
 
 
-def card(name: str, record: RunRecord, figures: dict[str, Any]) -> str:
+def card(name: str, record: RunRecord, tokenizer: Tokenizer, figures: dict[str, Any]) -> str:
     """Return the model's card as Markdown."""
     return f"""---
 license: cc-by-sa-4.0
@@ -80,14 +81,15 @@ Paints SuperTuxKart frames of {figures["width_px"]} x {figures["height_px"]} pix
 | PSNR | {figures["psnr_db"]:.2f} dB |
 | SSIM | {figures["ssim"]:.3f} |
 | codes in use | {figures["codes_used"]:,} of {figures["codes"]:,} |
-| bits an image | {figures["bits_per_image"]:,.0f} ± {figures["bits_per_image_stderr"]:.0f} |
+| bits an image | {figures["bits_per_image"]:,.0f} |
 | bits an image by a left-and-up count model | {figures["count_baseline_bits_per_image"]:,.0f} |
 
-- **Trained** on {record.data["tokens"]["pictures"]:,} frames with `scripts/seed_results.py`: the preset
-  `{record.preset}`, PyTorch {record.versions["torch"]}, 2 cores, {record.precision} forward passes, averaged
-  weights. Shipped with `scripts/ship_model.py`, which rounds weights to float16; the figures are of the rounded ones.
+- **Trained** by the preset `{record.preset}` on {record.data["tokens"]["pictures"]:,} frames, with PyTorch
+  {record.versions["torch"]}, {record.precision} forward passes and averaged weights. Shipped with
+  `scripts/ship_model.py`, which rounds weights to float16; the figures are of the rounded ones.
 - **Limits**: it has seen twenty tracks of one game, and paints nothing else. Its pictures are blurry, for a token has
-  10 bits for 75 values and the auto-encoder minimises squared error. Karts and signs melt.
+  {tokenizer.bits} bits for {3 * tokenizer.patch_size**2} values and the auto-encoder minimises squared error. Karts
+  and signs melt.
 - **Licence**: CC BY-SA 4.0, as the frames that it was trained on: SuperTuxKart and its contributors,
   [supertuxkart.net](https://supertuxkart.net).
 """

@@ -57,6 +57,8 @@ class Pipeline:
 
     def encode(self, frames: np.ndarray) -> np.ndarray:
         """Turn frames, uint8 (B, H, W, 3), into tokens, int64 (B, h, w). Raises ShapeError on other arrays."""
+        if frames.dtype != np.uint8 or frames.ndim != 4:
+            raise ShapeError(f"frames are {frames.dtype} {frames.shape}: they must be uint8 (B, H, W, 3)")
         one_by_one = torch.from_numpy(np.array(frames)).split(1)
         return np.concatenate([self.tokenizer.encode(frame).cpu().numpy() for frame in one_by_one])
 
@@ -105,8 +107,7 @@ class Pipeline:
         return np.concatenate(frames)
 
     def _decode(self, tokens: Tensor, size: tuple[int, int] | None) -> np.ndarray:
-        one_by_one = tokens.split(1) if len(tokens) else [tokens]
-        return np.concatenate([self.tokenizer.decode(part, size).cpu().numpy() for part in one_by_one])
+        return np.concatenate([self.tokenizer.decode(part, size).cpu().numpy() for part in tokens.split(1)])
 
     def _partial(self, tokens: Tensor, done: int) -> np.ndarray:
         """Return the frames of tokens of which the first `done` are painted, the rest grey."""

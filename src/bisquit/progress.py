@@ -1,4 +1,4 @@
-"""How long work tells how far it is: a function called with what is done and what there is to do."""
+"""How work that takes long tells how far it is: a function called with what is done and what there is to do."""
 
 from __future__ import annotations
 

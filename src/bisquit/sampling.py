@@ -64,7 +64,7 @@ class Race(NamedTuple):
     tokens: Tensor
     """(B,) int64, the winners."""
     in_doubt: Tensor
-    """(B,) bool, where a change of the logits by `DOUBT` could make another token win."""
+    """(B,) bool, where a change of one logit by `DOUBT` could make another token win."""
 
 
 def race(logits: Tensor, noise: Tensor, settings: SamplingConfig) -> Race:

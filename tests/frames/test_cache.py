@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from bisquit.errors import FrameError
-from bisquit.frames import decode, load_frames
+from bisquit.frames import decode, load_frames, write_frame
 from bisquit.frames.cache import cache_folder
 
 
@@ -53,13 +53,23 @@ def test_second_load_decodes_nothing_and_gives_the_same(source, decoded):
     assert first.groups.tolist() == second.groups.tolist()
 
 
-def test_changed_source_another_size_and_skipping_make_entries_of_their_own(source, cache, make_frames, write_parquet):
+def test_changed_source_and_another_size_make_entries_of_their_own(source, cache, make_frames, write_parquet):
     load_frames(source)
     assert load_frames(source, size=(3, 3)).height == 3
-    load_frames(source, skip_bad=True)
+    load_frames(source, skip_bad=True)  # nothing is broken, so it is the first entry
     write_parquet(source, make_frames(2, seed=1))
     np.testing.assert_array_equal(load_frames(source)[:], make_frames(2, seed=1))
-    assert len(entries(cache)) == 4
+    assert len(entries(cache)) == 3
+
+
+def test_what_was_read_with_broken_frames_skipped_is_not_served_to_those_who_skip_none(cache, make_frames, tmp_path):
+    for i, frame in enumerate(make_frames(3)):
+        write_frame(frame, tmp_path / "frames" / f"{i}.png")
+    (tmp_path / "frames" / "1.png").write_text("no picture")
+    assert load_frames(tmp_path / "frames", skip_bad=True).skipped == ("1.png",)
+    with pytest.raises(FrameError, match=r"1\.png"):
+        load_frames(tmp_path / "frames")
+    assert len(load_frames(tmp_path / "frames", skip_bad=True)) == 2
 
 
 def test_change_of_time_alone_makes_a_new_entry(source, cache):

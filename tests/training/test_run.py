@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from bisquit.autoencoder import to_float
 from bisquit.checkpoint import load_prior, load_tokenizer
-from bisquit.errors import BisquitError, RunError, RunStopped, TokenError
+from bisquit.errors import BisquitError, ConfigError, RunError, RunStopped, TokenError
 from bisquit.generate import load
 from bisquit.priors import Prior
 from bisquit.tokenizer import Tokenizer
@@ -158,6 +158,17 @@ def test_a_valid_loss_that_is_no_number_ends_the_run(train, set_valid_losses, tm
     set_valid_losses([1.0, float("nan")])
     assert "valid loss is nan after epoch 2" in refusal(RunError, train, "prior", tmp_path)
     assert not json.loads((tmp_path / "run.json").read_text())["finished"]
+
+
+def test_a_prior_that_diverges_is_told_what_to_do(train, tmp_path: Path):
+    told = refusal(RunError, train, "prior", tmp_path, learning_rate=1e20, gradient_clip=0.0)
+    assert "try a lower --learning-rate" in told
+
+
+def test_a_model_that_cannot_be_built_leaves_no_run(data, make_tokenizer, tmp_path: Path):
+    tokens = tokenize(make_tokenizer(bits=20), data.frames)
+    assert "bits is 20" in refusal(ConfigError, train_prior, PriorRecipe(), tokens, tokens, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("ema_decay", [0.0, 0.9])

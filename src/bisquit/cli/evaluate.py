@@ -12,10 +12,10 @@ from rich.text import Text
 
 from bisquit.atomic import atomic_file
 from bisquit.cli.options import OUTPUT, device_option, frames_options, part_option, progress_bar, read_frames
-from bisquit.errors import TokenError
+from bisquit.errors import FrameError, RunError, TokenError
 from bisquit.evaluation import CountModel, evaluate, summary
 from bisquit.evaluation.count_baseline import MAX_CODEBOOK_SIZE
-from bisquit.frames import load_frames
+from bisquit.frames import FrameSet, load_frames
 from bisquit.generate import Pipeline, load
 from bisquit.priors import SequentialPrior
 from bisquit.record import RECORD_FILE, RunRecord
@@ -49,7 +49,8 @@ def command(
     """Measure a model on frames: what its tokens lose, how many bits they take, how well its codebook is used."""
     pipeline = load(model).to(device)
     frame_set = read_frames(frames, size, skip_bad, part)
-    count_tokens = count_tokens or _training_tokens(Path(model))
+    _check_size(pipeline, frame_set)
+    count_tokens = count_tokens or _training_tokens(Path(model), pipeline.tokenizer.fingerprint())
     counts = _count_model(pipeline, count_tokens)
     prior = pipeline.prior if isinstance(pipeline.prior, SequentialPrior) else None
     with progress_bar("measuring") as progress:
@@ -64,19 +65,34 @@ def command(
     for row in summary(figures):
         table.add_row(*map(Text, row))
     Console().print(table)
-    if counted_on == "bundled:train":
+    if prior is not None and counted_on == "bundled:train":
         click.echo("- counts are of the bundled frames: --count-tokens names those that the prior was trained on")
     for advice in figures["advice"]:
         click.echo(f"- {advice}")
 
 
-def _training_tokens(model: Path) -> Path | None:
-    """Return the tokens that a run's prior was trained on, if the record names them and they are still there."""
+def _check_size(pipeline: Pipeline, frames: FrameSet) -> None:
+    """Raise FrameError, before any work, if the prior is over other grids than those of the frames."""
+    if pipeline.frame_size is None:
+        return
+    height, width = pipeline.frame_size
+    if pipeline.tokenizer.grid(frames.height, frames.width) != pipeline.tokenizer.grid(height, width):
+        raise FrameError(
+            f"frames are {frames.height} x {frames.width}, the model's {height} x {width}: pass --size {height}x{width}"
+        )
+
+
+def _training_tokens(model: Path, fingerprint: str) -> Path | None:
+    """Return the tokens that a run's prior was trained on, if its record names them and they are still the same."""
     folder = model if (model / RECORD_FILE).exists() else model.parent  # epoch-01 lies in its run's folder
     if not model.is_dir() or not (folder / RECORD_FILE).exists():
         return None
-    tokens = Path(RunRecord.load(folder).sources.get("tokens", ""))
-    return tokens if tokens.is_file() else None
+    try:
+        tokens = Path(RunRecord.load(folder).sources.get("tokens", ""))
+        fits = tokens.is_file() and TokenSet.load(tokens).tokenizer.fingerprint() == fingerprint
+    except (RunError, TokenError):
+        return None
+    return tokens if fits else None
 
 
 def _count_model(pipeline: Pipeline, count_tokens: Path | None) -> CountModel | None:

@@ -47,8 +47,6 @@ def main() -> None:
     """Run the command line; what goes wrong on purpose is one line on standard error and exit status 2."""
     try:
         bisquit(standalone_mode=False)
-    except click.exceptions.Exit as exit_:
-        sys.exit(exit_.exit_code)
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         sys.exit(2)

@@ -1,4 +1,4 @@
-"""Flags that several verbs share, and how long work shows how far it is."""
+"""Flags that several verbs share, and a progress bar for work that takes long."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ import torch
 from bisquit.cli.options import OUTPUT, device_option, frames_options, progress_bar, read_frames
 from bisquit.evaluation import ReconstructionMeter
 from bisquit.frames import contact_sheet, read_frame, write_frame
+from bisquit.frames.listing import PARQUET_SUFFIX
 from bisquit.generate import Pipeline, load
 
 
@@ -44,7 +45,7 @@ def command(
     """
     pipeline = load(model).to(device)
     meter = ReconstructionMeter()
-    if Path(source).is_file() and not source.endswith(".parquet"):
+    if Path(source).is_file() and Path(source).suffix.lower() != PARQUET_SUFFIX:
         frame = read_frame(source, size)
         write_frame(_through_tokens(pipeline, frame[None], meter)[0], output)
     else:

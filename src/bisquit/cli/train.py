@@ -69,4 +69,5 @@ def prior(preset: str, tokens: Path, valid_tokens: Path, out: Path, resume: bool
 
 def _source(name: str | Path) -> str:
     """Return where data came from, as an absolute path; the bundled frames' name as it is."""
-    return str(name) if str(name).startswith(BUNDLED) else str(Path(name).absolute())
+    is_bundled = str(name) == BUNDLED or str(name).startswith(f"{BUNDLED}:")
+    return str(name) if is_bundled else str(Path(name).absolute())

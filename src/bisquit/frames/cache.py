@@ -51,12 +51,13 @@ def cached_frames(
 
     Raises FrameError if frames are broken (unless `skip_bad`) or of mixed sizes, or if the cache cannot be written.
     """
-    entry = cache / "frames" / _key(listing, size, skip_bad)
+    entry = cache / "frames" / _key(listing, size)
     frames = _open(entry)
-    if frames is not None:
+    if frames is not None and (skip_bad or not frames.skipped):
         return frames
     try:
-        _discard(entry)
+        if frames is None:
+            _discard(entry)
         with atomic_folder(entry) as folder:
             _fill(folder, listing, size, BadFrames(skip=skip_bad), progress)
             frames = _open(folder)  # before it is moved: once open it stays readable whatever another process does
@@ -70,8 +71,8 @@ def cached_frames(
     return frames
 
 
-def _key(listing: Listing, size: tuple[int, int] | None, skip_bad: bool) -> str:
-    parts: list[object] = [_FORMAT, str(listing.root.resolve()), size, skip_bad]
+def _key(listing: Listing, size: tuple[int, int] | None) -> str:
+    parts: list[object] = [_FORMAT, str(listing.root.resolve()), size]
     for path in listing.files:
         status = path.stat()
         parts.append((str(path.resolve()), status.st_size, status.st_mtime_ns))

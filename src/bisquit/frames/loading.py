@@ -24,9 +24,9 @@ def load_frames(
     """Return the frames of a source, decoded once into the cache and memory-mapped from there.
 
     source: a Parquet file, a folder of such, a folder of JPEG, PNG or WebP pictures, a single picture, a glob,
-    `bundled:train` or `bundled:valid`. size: (height, width) to resize every frame to. skip_bad: leave broken frames
-    out and list them in `skipped`. cache: the folder of caches, `cache_folder()` by default. progress: called for
-    each frame, and only if the frames are not in the cache yet.
+    `bundled`, `bundled:train` or `bundled:valid`. size: (height, width) to resize every frame to. skip_bad: leave
+    broken frames out and list them in `skipped`. cache: the folder of caches, `cache_folder()` by default.
+    progress: called for each frame, and only if the frames are not in the cache yet.
 
     Raises FrameError if there is no such source, a frame is broken (and not to be skipped), the frames are of mixed
     sizes, none remains, or the cache cannot be written.

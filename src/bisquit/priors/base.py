@@ -1,6 +1,6 @@
 """What every prior does: say how likely tokens are, and paint new ones.
 
-Every prior has a loss and can sample; only a `SequentialPrior` has a next-token distribution, and only that is what
+Every prior has a loss; only a `SequentialPrior` has a next-token distribution, and only that is what
 sampling token by token and the codec take, so that a prior without exact likelihood is refused by its type.
 """
 

@@ -111,15 +111,18 @@ class RunState(Checkpoint):
         if self._signal is not None or time.monotonic() - self._saved_at >= self._interval_s:
             self._save(trainer)
 
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        assert isinstance(pl_module, StageModule)
-        model = self._averaged.model if self._averaged else pl_module.model
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         loss = float(trainer.callback_metrics["valid/loss"])
         if not math.isfinite(loss):
             raise RunError(
                 f"the valid loss is {loss} after epoch {trainer.current_epoch + 1}: "
                 "try a lower --learning-rate in another --out"
             )
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(pl_module, StageModule)
+        model = self._averaged.model if self._averaged else pl_module.model
+        loss = float(trainer.callback_metrics["valid/loss"])
         if loss < self._best_loss:
             self._best_loss = loss
             self._save_model(model, self._folder)
@@ -131,7 +134,9 @@ class RunState(Checkpoint):
 
     def _ask_to_stop(self, number: int, frame: FrameType | None) -> None:
         if self._signal is not None:
-            raise KeyboardInterrupt
+            raise RunStopped(
+                "stopped at once; the same command with --resume goes on from the last saved state", number
+            )
         self._signal = number
         sys.stderr.write("\nstopping after this step; once more stops at once\n")
 

@@ -77,11 +77,11 @@ def train_tokenizer(
         versions=_versions(),
         sources=dict(sources or {}),
     )
-    record = wanted.open(out, resume)
-    if record.finished:
-        return load_tokenizer(out / TOKENIZER_FILE)
     torch.manual_seed(derive_seed(recipe.training.seed, "weights"))
     module = TokenizerModule(Tokenizer(recipe.tokenizer), recipe.augmentation, recipe.training)
+    record = wanted.open(out, resume)  # after the model: one that cannot be built leaves no run behind
+    if record.finished:
+        return load_tokenizer(out / TOKENIZER_FILE)
     batches = Batches(
         train=(len(frames), lambda indices: torch.from_numpy(frames[indices])),
         valid=(len(valid), lambda indices: torch.from_numpy(valid[indices])),
@@ -137,11 +137,11 @@ def train_prior(
         versions=_versions(),
         sources=dict(sources or {}),
     )
-    record = wanted.open(out, resume)
-    if record.finished:
-        return load_prior(out / PRIOR_FILE).prior
     torch.manual_seed(derive_seed(recipe.training.seed, "weights"))
     module = PriorModule(build_prior(recipe.prior, tokens.bits, tokens.grid), recipe.training)
+    record = wanted.open(out, resume)  # after the model: one that cannot be built leaves no run behind
+    if record.finished:
+        return load_prior(out / PRIOR_FILE).prior
     batches = Batches(
         train=(len(tokens), tokens.batch),
         valid=(len(valid), valid.batch),
