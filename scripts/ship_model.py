@@ -73,7 +73,7 @@ tags: [image-generation, image-tokenizer, binary-spherical-quantization]
 # bisquit: `{name}`
 
 Paints SuperTuxKart frames of {figures["width_px"]} x {figures["height_px"]} pixels, each from
-{figures["tokens_per_image"]} tokens out of a codebook of {figures["codes"]:,}. {date.today():%d %B %Y}.
+{figures["tokens_per_image"]} tokens out of a codebook of {figures["codes"]:,}. Shipped on {date.today():%d %B %Y}.
 
 | | on {figures["frames"]:,} frames of races that it has not seen |
 | --- | --- |
