@@ -15,6 +15,7 @@ import platform
 import shlex
 import subprocess
 import sys
+import textwrap
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,16 @@ def page(tokenizers: dict[int, dict[str, Any]], priors: dict[tuple[str, int], di
         f"| {p['gain_over_count_baseline']:.1%} | {p['bits_per_image'] / 8:,.0f} |"
         for (positions, epoch), p in priors.items()
     ]
+    introduction = textwrap.fill(
+        "The design that the project started from, to the figure: a patch auto-encoder with binary spherical "
+        f"quantisation (5 x 5 patches, 10 bits, {parameters(models['none'].tokenizer):,} parameters) and a causal "
+        f"transformer (3 layers, width 128, {parameters(models['learned'].prior):,} parameters with learned positions, "
+        f"{parameters(models['none'].prior):,} without), each trained for {EPOCHS[-1]} epochs of "
+        f"{record.data['frames']['frames']:,} frames with PyTorch {record.versions['torch']}, {record.precision} "
+        "forward passes and a constant rate (the transformer's after a short warm-up), and measured, with averaged weights and "
+        f"in float32, on {figures['frames']:,} frames of races that neither has seen.",
+        width=120,
+    )
     sheets = [
         f"#### {'With' if positions == 'learned' else 'Without'} positions, after {epoch} epoch{'s' * (epoch > 1)}\n\n"
         f"![16 samples](images/seed-{positions}-epoch-{epoch}.jpg)\n"
@@ -144,15 +155,9 @@ Frames in all pictures: SuperTuxKart and its contributors, [supertuxkart.net](ht
 
 ## The `seed` preset
 
-The design that the project started from, to the figure: a patch auto-encoder with binary spherical quantisation
-(5 x 5 patches, 10 bits, {parameters(models["none"].tokenizer):,} parameters) and a causal transformer (3 layers, width
-128, {parameters(models["learned"].prior):,} parameters with learned positions, {parameters(models["none"].prior):,}
-without), each trained for {EPOCHS[-1]} epochs of {record.data["frames"]["frames"]:,} frames at a constant rate (the
-transformer's after a short warm-up) with {record.precision} forward passes, and measured, with averaged weights and in
-float32, on {figures["frames"]:,} frames of races that neither has seen.
+{introduction}
 
-Made on {date.today():%d %B %Y}, on {os.cpu_count()} cores ({platform.machine()}), with PyTorch
-{record.versions["torch"]}, by
+Made on {date.today():%d %B %Y}, on {os.cpu_count()} cores ({platform.machine()}), by
 
     python scripts/seed_results.py --frames 'FRAMES/{Path(options.frames).name}' \\
         --valid-frames FRAMES/{Path(options.valid_frames).name}
