@@ -133,14 +133,15 @@ def page(tokenizers: dict[int, dict[str, Any]], priors: dict[tuple[str, int], di
         f"| {p['gain_over_count_baseline']:.1%} | {p['bits_per_image'] / 8:,.0f} |"
         for (positions, epoch), p in priors.items()
     ]
+    versions, n_frames = record.versions, record.data["frames"]["frames"]
     introduction = textwrap.fill(
         "The design that the project started from, to the figure: a patch auto-encoder with binary spherical "
         f"quantisation (5 x 5 patches, 10 bits, {parameters(models['none'].tokenizer):,} parameters) and a causal "
         f"transformer (3 layers, width 128, {parameters(models['learned'].prior):,} parameters with learned positions, "
-        f"{parameters(models['none'].prior):,} without), each trained for {EPOCHS[-1]} epochs of "
-        f"{record.data['frames']['frames']:,} frames with PyTorch {record.versions['torch']}, {record.precision} "
-        "forward passes and a constant rate (the transformer's after a short warm-up), and measured, with averaged weights and "
-        f"in float32, on {figures['frames']:,} frames of races that neither has seen.",
+        f"{parameters(models['none'].prior):,} without), each trained for {EPOCHS[-1]} epochs of {n_frames:,} frames "
+        f"with PyTorch {versions['torch']}, {record.precision} forward passes and a constant rate (the transformer's "
+        "after a short warm-up), and measured, with averaged weights and in float32, on "
+        f"{figures['frames']:,} frames of races that neither has seen.",
         width=120,
     )
     sheets = [
