@@ -79,7 +79,7 @@ PRESETS = {
                 positions="row-column",
             ),
             training=TrainingConfig(
-                epochs=10, batch_size=16, learning_rate=2e-3, warmup_steps=50, schedule="cosine", ema_decay=0.99
+                epochs=6, batch_size=16, learning_rate=2e-3, warmup_steps=50, schedule="cosine", ema_decay=0.99
             ),
         ),
     ),
