@@ -158,6 +158,9 @@ Frames in all pictures: SuperTuxKart and its contributors, [supertuxkart.net](ht
 
 {introduction}
 
+The transformer's rate (2e-3) and batch (16) are no figures of the design: they were chosen from five tries, by the bits
+of 192 of these valid frames, so its bits are that much flattered. One seed each.
+
 Made on {date.today():%d %B %Y}, on {os.cpu_count()} cores ({platform.machine()}), by
 
     python scripts/seed_results.py --frames 'FRAMES/{Path(options.frames).name}' \\

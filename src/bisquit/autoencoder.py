@@ -74,7 +74,7 @@ class PatchAutoEncoder(nn.Module):
         """Start with latents of about unit size, where GELU bends, and with frames near grey.
 
         Pixels are a quarter in size, hence the 4. PyTorch's own start leaves latents so small that all is nearly
-        linear: the `seed` tokenizer's valid error after 200 steps is then 0.0066 instead of 0.0054.
+        linear, and slow to learn.
         """
         values, width = 3 * self.config.patch_size**2, self.config.width
         for module in self.modules():
