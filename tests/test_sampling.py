@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from bisquit.errors import ConfigError
+from bisquit.errors import ConfigError, ModelError, ShapeError, TokenError
 from bisquit.priors import SequentialPrior
-from bisquit.sampling import DOUBT, Noise, SamplingConfig, allowed, race, sample
+from bisquit.sampling import DOUBT, Noise, Ranking, SamplingConfig, check_given, race, sample
 
 FIVE_WAYS = [
     SamplingConfig(),
@@ -33,7 +33,7 @@ def chances(*values: float) -> Tensor:
 
 
 def kept(logits: Tensor, **fields: float) -> list[int]:
-    return allowed(logits, SamplingConfig(**fields))[0].nonzero().flatten().tolist()
+    return Ranking(logits, SamplingConfig(**fields)).allowed()[0].nonzero().flatten().tolist()
 
 
 def chi_square(drawn: Tensor, wanted: Tensor) -> float:
@@ -162,6 +162,100 @@ def test_each_token_is_told_with_all_so_far(make_prior):
     for done, so_far in told:
         assert torch.equal(so_far.flatten(1)[:, :done], tokens.flatten(1)[:, :done])
         assert not so_far.flatten(1)[:, done:].any()
+
+
+def some_given(whole: Tensor, codebook_size: int) -> Tensor:
+    """Random tokens at half of the places of these pictures, -1 at the others."""
+    generator = torch.Generator().manual_seed(7)
+    tokens = torch.randint(codebook_size, whole.shape, generator=generator)
+    return tokens.where(torch.rand(whole.shape, generator=generator) < 0.5, -1)
+
+
+@pytest.mark.parametrize("settings", FIVE_WAYS, ids=str)
+def test_given_tokens_stay_in_any_batch(make_prior, settings: SamplingConfig):
+    prior = make_prior(bits=4, grid=(3, 4))
+    fixed = some_given(torch.zeros(8, 3, 4), 16)
+    before = fixed.clone()
+    painted = sample(prior, range(8), seed=0, settings=settings, given=fixed)
+    assert torch.equal(fixed, before)
+    assert painted.dtype == torch.int64
+    assert torch.equal(painted[fixed >= 0], fixed[fixed >= 0])
+    assert (painted[fixed < 0] >= 0).all()
+    for i in range(8):
+        assert torch.equal(sample(prior, [i], seed=0, settings=settings, given=fixed[i : i + 1]), painted[i : i + 1])
+
+
+def test_what_is_painted_follows_from_what_is_given(make_prior):
+    prior = make_prior(bits=4, grid=(3, 4))
+    fixed = some_given(torch.zeros(8, 3, 4), 16)
+    painted = sample(prior, range(8), seed=0, settings=SamplingConfig(temperature=0.0), given=fixed)
+    with torch.inference_mode():
+        likeliest = prior.logits(painted).argmax(dim=2).view_as(painted)
+    assert torch.equal(painted[fixed < 0], likeliest[fixed < 0])
+
+
+def test_giving_what_would_be_painted_anyway_changes_nothing(make_prior):
+    """Each place has noise of its own, which is drawn whether it is needed or not."""
+    prior = make_prior(bits=4, grid=(3, 4))
+    whole = sample(prior, range(8), seed=0)
+    kept = whole.where(some_given(whole, 16) >= 0, -1)
+    assert torch.equal(sample(prior, range(8), seed=0, given=kept), whole)
+    assert torch.equal(sample(prior, range(8), seed=0, given=torch.full_like(whole, -1)), whole)
+
+
+def test_pictures_that_are_given_in_full_come_back(make_prior):
+    prior = make_prior(bits=4, grid=(3, 4))
+    whole = some_given(torch.zeros(3, 3, 4), 16).clamp_min(5)
+    assert torch.equal(sample(prior, range(3), seed=0, given=whole), whole)
+
+
+def test_what_is_given_is_never_in_doubt():
+    """Many races of this prior are: whoever decides them leaves the given tokens alone."""
+    fixed = some_given(torch.zeros(48, 3, 4), 8)
+    wanted = sample(ShakyPrior(shake=0.0).double(), range(48), seed=0, given=fixed)
+    assert torch.equal(wanted[fixed >= 0], fixed[fixed >= 0])
+    assert torch.equal(sample(ShakyPrior(shake=1e-5), range(48), seed=0, given=fixed), wanted)
+
+
+def test_given_tokens_are_told_of_from_the_start(make_prior):
+    fixed = torch.tensor([[[-1, 5, -1], [-1, -1, 7]]])
+    told: list[Tensor] = []
+    sample(make_prior(), [0], seed=0, given=fixed, on_token=lambda _, so_far: told.append(so_far.clone()))
+    assert all((tokens[0, 0, 1], tokens[0, 1, 2]) == (5, 7) for tokens in told)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "message"),
+    [
+        (torch.full((1, 2, 3), -1), ShapeError, "1 pictures are given for 2"),
+        (torch.full((3, 2, 3), -1), ShapeError, "3 pictures are given for 2"),
+        (torch.full((2, 3, 2), -1), ShapeError, r"\(B, 2, 3\)"),
+        (torch.full((2, 6), -1), ShapeError, r"\(B, 2, 3\)"),
+        (torch.full((2, 2, 3), -1, dtype=torch.int32), ShapeError, "int32"),
+        (torch.full((2, 2, 3), -1.0), ShapeError, "float32"),
+        (torch.full((2, 2, 3), -2), TokenError, "a given token is -2"),
+        (torch.full((2, 2, 3), 8), TokenError, "8"),
+    ],
+)
+def test_given_tokens_that_do_not_fit_are_refused(make_prior, wrong: Tensor, error: type[Exception], message: str):
+    prior = make_prior()
+    with pytest.raises(error, match=message):
+        check_given(wrong, prior, 2)
+    with pytest.raises(error, match=message):
+        sample(prior, range(2), seed=0, given=wrong)
+
+
+def test_given_tokens_that_fit_are_taken(make_prior):
+    check_given(torch.full((2, 2, 3), -1), make_prior(), 2)
+    check_given(torch.full((2, 2, 3), 7), make_prior(), 2)
+
+
+def test_logits_that_are_not_finite_are_an_error(make_prior):
+    prior = make_prior()
+    with torch.no_grad():
+        prior.head.bias[3] = math.nan
+    with pytest.raises(ModelError, match="not finite"):
+        sample(prior, range(2), seed=0)
 
 
 def test_a_prior_paints_pictures_as_often_as_it_finds_them_likely(make_prior):
@@ -311,9 +405,16 @@ def test_together_they_leave_what_each_leaves():
     assert kept(logits, top_k=4, top_p=0.45, min_p=0.2) == [1, 2]
 
 
+def test_slack_judges_each_as_if_it_alone_were_likelier_or_less_likely():
+    ranking = Ranking(torch.tensor([[3.0, 2.0, 1.9, 0.0]]), SamplingConfig(top_k=2))
+    assert ranking.allowed()[0].tolist() == [True, True, False, False]
+    assert ranking.allowed(0.2)[0].tolist() == [True, True, True, False]
+    assert ranking.allowed(-0.2)[0].tolist() == [True, False, False, False]
+
+
 def test_rows_of_a_batch_are_judged_apart():
     logits = torch.cat((chances(0.6, 0.3, 0.1), chances(0.1, 0.45, 0.45)))
-    assert allowed(logits, SamplingConfig(top_p=0.5)).tolist() == [[True, False, False], [False, True, True]]
+    assert Ranking(logits, SamplingConfig(top_p=0.5)).allowed().tolist() == [[True, False, False], [False, True, True]]
 
 
 LOGITS = st.lists(st.integers(-8, 8).map(lambda i: i / 4), min_size=2, max_size=6)
@@ -330,8 +431,8 @@ LOGITS = st.lists(st.integers(-8, 8).map(lambda i: i / 4), min_size=2, max_size=
 def test_slack_only_ever_lets_more_in(
     logits: list[float], temperature: float, top_k: int, top_p: float, min_p: float, slacks: list[float]
 ):
-    settings = SamplingConfig(temperature, top_k, top_p, min_p)
-    tight, loose = (allowed(torch.tensor([logits]), settings, slack) for slack in slacks)
+    ranking = Ranking(torch.tensor([logits]), SamplingConfig(temperature, top_k, top_p, min_p))
+    tight, loose = (ranking.allowed(slack) for slack in slacks)
     assert not (tight & ~loose).any()
 
 
@@ -339,7 +440,7 @@ def test_slack_only_ever_lets_more_in(
 def test_the_likeliest_always_stays_and_none_stays_before_a_likelier_one(
     logits: list[float], top_k: int, top_p: float, min_p: float
 ):
-    stays = allowed(torch.tensor([logits]), SamplingConfig(1.0, top_k, top_p, min_p))[0].tolist()
+    stays = Ranking(torch.tensor([logits]), SamplingConfig(1.0, top_k, top_p, min_p)).allowed()[0].tolist()
     ranked = [stay for _, stay in sorted(zip(logits, stays, strict=True), key=lambda pair: (-pair[0], not pair[1]))]
     assert ranked[0]
     assert all(before or not after for before, after in pairwise(ranked))

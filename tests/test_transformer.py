@@ -60,6 +60,16 @@ def test_dropout_in_attention_keeps_the_mean():
     assert last.mean().item() == pytest.approx(1, abs=0.05)
 
 
+@pytest.mark.parametrize("dropout", [0.0, 0.4])
+def test_the_gradient_of_blockwise_attention_is_that_of_finite_differences(dropout: float):
+    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        torch.manual_seed(0)  # the same values are dropped each time
+        return causal_attention(q, k, v, dropout)
+
+    inputs = [noise(1, 2, 103, 2, seed=seed, dtype=torch.float64).requires_grad_() for seed in range(3)]
+    assert torch.autograd.gradcheck(attend, inputs, fast_mode=True)
+
+
 def test_a_rotation_keeps_lengths_and_angles_between():
     x, y = noise(2, 2, 5, 8), noise(2, 2, 5, 8, seed=1)
     angles = 10 * noise(5, 4, seed=2)

@@ -8,9 +8,11 @@ import math
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from bisquit.errors import ShapeError, TokenError
 from bisquit.priors import PRIORS, Prior, PriorConfig, RasterConfig, SequentialPrior, build_prior
+from bisquit.priors.base import token_nats
 from bisquit.transformer import TransformerConfig
 
 TINY = TransformerConfig(width=8, n_layers=2, n_heads=2, feed_forward=12)
@@ -134,6 +136,40 @@ def test_cached_logits_equal_those_of_a_full_pass(config: PriorConfig, grid: tup
 
 
 @every_sequential_prior
+@every_grid
+def test_the_logits_at_a_step_are_those_of_a_full_pass(config: PriorConfig, grid: tuple[int, int]):
+    prior, tokens = sequential(config, grid=grid), random_tokens(3, 3, grid)
+    full = prior.logits(tokens)
+    for step in range(prior.length):
+        later = tokens.clone()
+        later.flatten(1)[:, step:] = 0  # what is not painted yet
+        torch.testing.assert_close(prior.logits_at(later, step), full[:, step], rtol=0, atol=1e-5)
+
+
+@every_sequential_prior
+@pytest.mark.parametrize("shape", [(1, 3, 2), (1, 6)], ids=str)
+def test_logits_at_a_step_of_another_grid_are_refused(config: PriorConfig, shape: tuple[int, ...]):
+    with pytest.raises(ShapeError, match=r"\(B, 2, 3\)"):
+        sequential(config).logits_at(torch.zeros(shape, dtype=torch.int64), 0)
+
+
+@every_sequential_prior
+def test_the_exact_prior_is_the_same_one_in_float64_and_a_copy(config: PriorConfig):
+    prior, tokens = sequential(config), random_tokens(3, 3, (2, 3))
+    before = {name: value.clone() for name, value in prior.state_dict().items()}
+    exact = prior.exact()
+    logits = exact.logits(tokens)
+    assert logits.dtype == torch.float64
+    torch.testing.assert_close(logits, prior.logits(tokens).double(), rtol=0, atol=1e-5)
+    with torch.no_grad():
+        for parameter in exact.parameters():
+            parameter.zero_()
+    for name, value in prior.state_dict().items():
+        assert torch.equal(value, before[name]), name
+        assert value.dtype == before[name].dtype
+
+
+@every_sequential_prior
 @pytest.mark.parametrize("changed", range(6))
 def test_future_tokens_do_not_change_logits(config: PriorConfig, changed: int):
     prior, tokens = sequential(config), random_tokens(1, 3, (2, 3))
@@ -163,3 +199,17 @@ def test_the_loss_is_the_mean_of_the_bits_of_all_tokens(config: PriorConfig):
     assert bits.mean().item() * math.log(2) == pytest.approx(prior.loss(tokens).item(), rel=1e-6)
     chances = prior.logits(tokens).softmax(-1).gather(2, tokens.flatten(1)[..., None])
     torch.testing.assert_close(bits.flatten(), -chances.log2().flatten())
+
+
+@pytest.mark.parametrize("rows", [1, 7, 1025])
+def test_token_nats_and_their_gradient_are_those_of_cross_entropy(rows: int):
+    generator = torch.Generator().manual_seed(0)
+    ours = torch.randn(rows, 1024, generator=generator, requires_grad=True)  # 512 rows are taken at a time
+    theirs = ours.detach().clone().requires_grad_()
+    tokens = torch.randint(1024, (rows,), generator=generator)
+    nats, wanted = token_nats(ours, tokens), F.cross_entropy(theirs, tokens, reduction="none")
+    torch.testing.assert_close(nats, wanted)
+    weights = torch.randn(rows, generator=generator)
+    (nats * weights).sum().backward()
+    (wanted * weights).sum().backward()
+    torch.testing.assert_close(ours.grad, theirs.grad)

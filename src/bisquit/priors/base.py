@@ -6,13 +6,14 @@ sampling token by token and the codec take, so that a prior without exact likeli
 
 from __future__ import annotations
 
+import copy
 import math
 from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.autograd.function import once_differentiable
 
 from bisquit.config import Settings
 from bisquit.errors import ShapeError, TokenError
@@ -60,6 +61,10 @@ class SequentialPrior(Prior):
     def logits(self, tokens: Tensor) -> Tensor:
         """Return the logits (B, h w, codebook) of each token of (B, h, w) given those before it, in one pass."""
 
+    def logits_at(self, tokens: Tensor, step: int) -> Tensor:
+        """Return the logits (B, codebook) of the token of (B, h, w) at one step, given those before it."""
+        return self.logits(tokens)[:, step]
+
     @abstractmethod
     def start(self, batch: int) -> Any:
         """Return an empty state (a cache) for `batch` sequences; `next_logits` fills it."""
@@ -72,13 +77,55 @@ class SequentialPrior(Prior):
         None at the first.
         """
 
+    def exact(self) -> SequentialPrior:
+        """Return the prior that decides races too close for float32: by default a copy in float64, on the CPU."""
+        return copy.deepcopy(self).cpu().double()
+
     def loss(self, tokens: Tensor) -> Tensor:
         """Return the cross-entropy of tokens (B, h, w) in nats a token."""
-        return F.cross_entropy(self.logits(tokens).flatten(0, 1).float(), tokens.flatten())
+        return token_nats(self.logits(tokens), tokens.flatten(1)).mean()
 
     @torch.no_grad()
     def token_bits(self, tokens: Tensor) -> Tensor:
         """Return how many bits each token of (B, h, w) costs, as float32 (B, h, w)."""
-        logits = self.logits(tokens).float().transpose(1, 2)
-        nats = F.cross_entropy(logits, tokens.flatten(1), reduction="none")
-        return nats.view(tokens.shape) / math.log(2)
+        return token_nats(self.logits(tokens), tokens.flatten(1)).view(tokens.shape) / math.log(2)
+
+
+def token_nats(logits: Tensor, tokens: Tensor) -> Tensor:
+    """Return the cross-entropy of tokens (...) under logits (..., codebook), in nats, as float32 (...)."""
+    nats: Tensor = TokenNats.apply(logits.flatten(0, -2), tokens.flatten())  # type: ignore[no-untyped-call]
+    return nats.view(tokens.shape)
+
+
+class TokenNats(torch.autograd.Function):
+    """The cross-entropy of tokens (N,) under logits (N, codebook), some rows at a time.
+
+    `torch.nn.functional.cross_entropy` would hold four float32 copies of the logits: themselves, their logarithms of
+    chances, and the gradients of both.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, tokens: Tensor) -> Tensor:
+        ctx.save_for_backward(logits, tokens)
+        nats = [
+            -rows.float().log_softmax(dim=1).gather(1, targets.unsqueeze(1)).squeeze(1)
+            for rows, targets in zip(*(x.split(_rows(logits)) for x in (logits, tokens)), strict=True)
+        ]
+        return torch.cat(nats)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        logits, tokens = ctx.saved_tensors
+        grad_logits = torch.empty_like(logits)
+        parts = (x.split(_rows(logits)) for x in (logits, tokens.unsqueeze(1), grad.unsqueeze(1), grad_logits))
+        for rows, targets, grad_rows, out in zip(*parts, strict=True):
+            chances = rows.float().softmax(dim=1)
+            chances.scatter_add_(1, targets, chances.new_full(targets.shape, -1.0))
+            out.copy_(chances.mul_(grad_rows))
+        return grad_logits, None
+
+
+def _rows(logits: Tensor) -> int:
+    """Return how many rows of logits (N, codebook) to take at a time: 2 MB of float32, which a cache holds."""
+    return max(1, 2**19 // logits.shape[1])

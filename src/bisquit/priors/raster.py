@@ -75,11 +75,22 @@ class RasterPrior(SequentialPrior):
     def logits(self, tokens: Tensor) -> Tensor:
         """Return the logits (B, h w, codebook) of each token of (B, h, w) given those before it, in one pass."""
         self.check(tokens)
-        before = self.embedding(tokens.flatten(1)[:, :-1])  # (B, h w - 1, width)
-        start = self.start_vector.expand(tokens.shape[0], 1, -1)
-        x = self.positions(torch.cat((start, before), dim=1), first=0)
-        logits: Tensor = self.head(self.transformer(x, causal=True, rotary=self.angles))
+        logits: Tensor = self.head(self._features(tokens.flatten(1)[:, :-1]))
         return logits
+
+    def logits_at(self, tokens: Tensor, step: int) -> Tensor:
+        """Return the logits (B, codebook) of the token of (B, h, w) at one step, given those before it."""
+        self.check(tokens)
+        logits: Tensor = self.head(self._features(tokens.flatten(1)[:, :step])[:, -1])
+        return logits
+
+    def _features(self, before: Tensor) -> Tensor:
+        """Return what the head reads, (B, T + 1, width), after the start and the first T tokens, (B, T)."""
+        start = self.start_vector.expand(len(before), 1, -1)
+        x = self.positions(torch.cat((start, self.embedding(before)), dim=1), first=0)
+        angles = None if self.angles is None else self.angles[: x.shape[1]]
+        features: Tensor = self.transformer(x, causal=True, rotary=angles)
+        return features
 
     def start(self, batch: int) -> KeyValueCache:
         """Return an empty key-value cache for `batch` sequences."""
