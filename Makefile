@@ -9,14 +9,14 @@ DEMO := runs/demo
 export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo train-demo seed bench test check format constraints clean
+.PHONY: help setup demo train-demo seed bench bench-sampling test sanitize check format constraints clean
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
 
 setup: $(VENV)/.setup ## Install bisquit and all that it needs into .venv, and nothing elsewhere
 
-$(VENV)/.setup: pyproject.toml constraints.txt
+$(VENV)/.setup: pyproject.toml constraints.txt $(wildcard native/*)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
 		{ echo "bisquit needs Python 3.11 or newer, and $(PYTHON) is not: name one, as in PYTHON=python3.12" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
@@ -41,28 +41,44 @@ seed: $(VENV)/.setup ## Train the seed preset in full and write docs/results.md:
 	@test -n "$(FRAMES)" -a -n "$(VALID_FRAMES)" || { echo "make seed needs FRAMES=... VALID_FRAMES=..." >&2; exit 1; }
 	$(BIN)/python scripts/seed_results.py --frames '$(FRAMES)' --valid-frames '$(VALID_FRAMES)'
 
-bench: $(VENV)/.setup ## Measure sampling and loading
-	$(BIN)/python benchmarks/sampling.py
+$(VENV)/.bench: $(VENV)/.setup
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt --editable '.[dev,bench]'
+	@touch $@
+
+bench-sampling: $(VENV)/.bench ## Measure painting against every other way: the last line is one JSON object
+	env -u OMP_WAIT_POLICY $(BIN)/python benchmarks/sampling.py
+
+bench: bench-sampling ## Measure everything that docs/performance.md claims, half an hour
+	$(BIN)/python benchmarks/growth.py
+	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/tokenizing.py
 	$(BIN)/python benchmarks/loading.py
+	$(BIN)/python benchmarks/cold_start.py
+	$(BIN)/python benchmarks/gpu.py
 
 test: $(VENV)/.setup ## Run the tests; ARGS="-k tokenizer" goes to pytest
 	$(BIN)/pytest $(ARGS)
+
+sanitize: $(VENV)/.setup ## Run the engine's tests under AddressSanitizer and UndefinedBehaviorSanitizer: three minutes
+	PYTHON=$(BIN)/python scripts/sanitize.sh $(ARGS)
 
 check: $(VENV)/.setup ## Lint, check the format, the types and the import order
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+	$(BIN)/clang-format --dry-run --Werror native/*.cpp native/*.hpp
 
 format: $(VENV)/.setup ## Mend what the linter can, and format
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+	$(BIN)/clang-format -i native/*.cpp native/*.hpp
 
 constraints: ## Resolve every dependency anew but PyTorch, and pin it in constraints.txt
 	@scratch=$$(mktemp -d) && trap 'rm -rf "$$scratch"' EXIT && \
 	$(PYTHON) -m venv "$$scratch/venv" && \
 	sed '/^torch==/q' constraints.txt > "$$scratch/pins" && \
-	"$$scratch/venv/bin/python" -m pip install -qq --disable-pip-version-check --constraint "$$scratch/pins" '.[dev]' && \
+	"$$scratch/venv/bin/python" -m pip install -qq --disable-pip-version-check --constraint "$$scratch/pins" '.[dev,bench]' && \
 	"$$scratch/venv/bin/python" -m pip freeze --all --exclude bisquit --exclude pip --exclude torch >> "$$scratch/pins" && \
 	cat "$$scratch/pins" > constraints.txt
 

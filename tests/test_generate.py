@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.engine.driver import needs_engine
 
 from bisquit import checkpoint
 from bisquit.checkpoint import PRIOR_FILE, TOKENIZER_FILE, SavedPrior, save_prior, save_tokenizer
+from bisquit.engine import Backend
 from bisquit.errors import ConfigError, ModelError, ShapeError, TokenError
 from bisquit.generate import GREY, Pipeline, load
 from bisquit.sampling import SamplingConfig
@@ -58,15 +60,42 @@ def test_without_a_frame_size_whole_patches_are_painted(make_tokenizer, make_pri
     assert Pipeline(make_tokenizer(patch_size=4), make_prior(grid=(2, 3))).sample(1).shape == (1, 8, 12, 3)
 
 
-def test_progress_counts_tokens_over_all_batches(pipeline: Pipeline):
+def test_settings_are_heard_by_every_backend_alike(pipeline: Pipeline):
+    settings = SamplingConfig(temperature=0.8, top_k=3)
+    frames = [pipeline.sample(5, seed=1, settings=settings, backend=backend) for backend in ("torch", "auto")]
+    np.testing.assert_array_equal(*frames)
+
+
+def test_a_precision_paints_its_own_frames_on_every_backend(pipeline: Pipeline):
+    frames = [pipeline.sample(200, backend=backend, precision="int8") for backend in ("torch", "auto")]
+    np.testing.assert_array_equal(*frames)
+    assert not np.array_equal(frames[0], pipeline.sample(200))
+    np.testing.assert_array_equal(pipeline.sample(5, batch_size=2, precision="int8"), frames[0][:5])
+
+
+@pytest.mark.parametrize(("backend", "precision"), [("tpu", "float32"), ("torch", "int4"), ("auto", "bfloat16")])
+def test_backends_and_precisions_that_cannot_be_are_refused(pipeline: Pipeline, backend: str, precision: str):
+    with pytest.raises(ConfigError, match=f"{backend}|{precision}"):
+        pipeline.sample(1, backend=backend, precision=precision)
+
+
+@pytest.mark.parametrize(
+    ("backend", "steps"),
+    [
+        ("torch", [2, 4, 6, 8, 10, 12, 13, 14, 15, 16, 17, 18]),
+        pytest.param("engine", [6, 12, 15, 18], marks=needs_engine),
+    ],
+)
+def test_progress_counts_tokens_over_all_batches(pipeline: Pipeline, backend: Backend, steps: list[int]):
     told: list[tuple[int, int]] = []
-    pipeline.sample(3, batch_size=2, progress=lambda *counts: told.append(counts))
-    assert told == [(done, 18) for done in (2, 4, 6, 8, 10, 12, 13, 14, 15, 16, 17, 18)]
+    pipeline.sample(3, batch_size=2, backend=backend, progress=lambda *counts: told.append(counts))
+    assert told == [(done, 18) for done in steps]
 
 
-def test_a_preview_is_grey_where_nothing_is_painted_yet(pipeline: Pipeline):
+@pytest.mark.parametrize("backend", ["torch", pytest.param("engine", marks=needs_engine)])
+def test_a_preview_is_grey_where_nothing_is_painted_yet(pipeline: Pipeline, backend: Backend):
     shown: list[np.ndarray] = []
-    frames = pipeline.sample(2, batch_size=2, preview=shown.append)
+    frames = pipeline.sample(2, batch_size=2, backend=backend, preview=shown.append)
     assert [picture.shape for picture in shown] == [(2, 7, 11, 3)] * 2
     first, last = shown
     assert (first[:, 4:] == GREY).all()

@@ -18,10 +18,11 @@ import torch
 from torch import Tensor
 
 from bisquit.checkpoint import PRIOR_FILE, TOKENIZER_FILE, load_prior, load_tokenizer
+from bisquit.engine import Backend, Precision, paint, prepare
 from bisquit.errors import ConfigError, ModelError, ShapeError
 from bisquit.priors import Prior, SequentialPrior
 from bisquit.progress import Progress
-from bisquit.sampling import SamplingConfig, sample
+from bisquit.sampling import SamplingConfig
 from bisquit.tokenizer import Tokenizer
 
 Preview = Callable[[np.ndarray], None]
@@ -77,20 +78,24 @@ class Pipeline:
         *,
         seed: int = 0,
         settings: SamplingConfig | None = None,
-        batch_size: int = 16,
+        batch_size: int = 64,
+        backend: Backend = "auto",
+        precision: Precision = "float32",
         progress: Progress | None = None,
         preview: Preview | None = None,
     ) -> np.ndarray:
         """Paint n new frames, uint8 (n, H, W, 3): pictures 0 to n - 1 of the seed, the same ones for any batch_size.
 
-        progress: called with tokens done and to do. preview: called with the partial pictures of the batch at hand.
-        Raises ModelError if the model has no prior that can paint token by token.
+        backend, precision: see `bisquit.engine.prepare`; backends paint the same frames, precisions do not. progress:
+        called with tokens done and to do. preview: called with the partial pictures of the batch at hand. Raises
+        ModelError if the model has no prior that can paint token by token.
         """
         if n < 1 or batch_size < 1:
             raise ConfigError(f"n is {n} and batch_size {batch_size}: both must be at least 1")
         prior = self.prior
         if not isinstance(prior, SequentialPrior):
             raise ModelError("this model has no prior to paint with: train one with `bisquit train prior`")
+        painter = prepare(prior, backend, precision)
         frames = []
         for start in range(0, n, batch_size):
             numbers = range(start, min(start + batch_size, n))
@@ -102,7 +107,7 @@ class Pipeline:
                     preview(self._partial(tokens, done))
 
             frames.append(
-                self._decode(sample(prior, numbers, seed=seed, settings=settings, on_token=on_token), self.frame_size)
+                self._decode(paint(painter, numbers, seed=seed, settings=settings, on_token=on_token), self.frame_size)
             )
         return np.concatenate(frames)
 

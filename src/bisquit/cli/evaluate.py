@@ -11,7 +11,16 @@ from rich.table import Table
 from rich.text import Text
 
 from bisquit.atomic import atomic_file
-from bisquit.cli.options import OUTPUT, device_option, frames_options, part_option, progress_bar, read_frames
+from bisquit.cli.options import (
+    OUTPUT,
+    backend_options,
+    device_option,
+    frames_options,
+    part_option,
+    progress_bar,
+    read_frames,
+)
+from bisquit.engine import Backend, Precision, prepare
 from bisquit.errors import FrameError, RunError, TokenError
 from bisquit.evaluation import CountModel, evaluate, summary
 from bisquit.evaluation.count_baseline import MAX_CODEBOOK_SIZE
@@ -32,6 +41,7 @@ from bisquit.tokens import TokenSet, tokenize
     help="Tokens to fit the count baseline on; else those that the prior was trained on, else those of bundled:train.",
 )
 @click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True, help="Frames at a time.")
+@backend_options("torch")
 @device_option
 @frames_options
 @part_option
@@ -41,6 +51,8 @@ def command(
     output: Path | None,
     count_tokens: Path | None,
     batch_size: int,
+    backend: Backend,
+    precision: Precision,
     device: str,
     size: tuple[int, int] | None,
     skip_bad: bool,
@@ -52,12 +64,13 @@ def command(
     _check_size(pipeline, frame_set)
     count_tokens = count_tokens or _training_tokens(Path(model), pipeline.tokenizer.fingerprint())
     counts = _count_model(pipeline, count_tokens)
-    prior = pipeline.prior if isinstance(pipeline.prior, SequentialPrior) else None
+    prior = prepare(pipeline.prior, backend, precision) if isinstance(pipeline.prior, SequentialPrior) else None
     with progress_bar("measuring") as progress:
         result = evaluate(pipeline.tokenizer, prior, frame_set, counts, batch_size, progress)
     counted_on = None if counts is None else str(count_tokens or "bundled:train")
     extra = {"count_baseline_source": counted_on, "skipped": len(frame_set.skipped)}
-    figures = {"model": model, **result.to_dict(), **extra}
+    computed = {"model": model, "backend": backend, "precision": precision}
+    figures = {**computed, **result.to_dict(), **extra}
     if output:
         with atomic_file(output) as partial:
             partial.write_text(json.dumps(figures, indent=2, allow_nan=False) + "\n")

@@ -107,3 +107,25 @@ def _device(ctx: click.Context, param: click.Parameter, value: str) -> str:
     except (RuntimeError, AssertionError) as error:
         raise click.BadParameter(f"{value} is no device of this machine") from error
     return value
+
+
+def backend_options(default: str) -> Callable[[Function], Function]:
+    """Return a decorator that adds the flags that say how a prior is computed, with a default backend."""
+
+    def add(function: Function) -> Function:
+        function = click.option(
+            "--precision",
+            type=click.Choice(["float32", "int8", "bfloat16"]),
+            default="float32",
+            show_default=True,
+            help="Arithmetic of the prior: int8 is fastest on a CPU, bfloat16 on a GPU.",
+        )(function)
+        return click.option(
+            "--backend",
+            type=click.Choice(["auto", "torch", "engine"]),
+            default=default,
+            show_default=True,
+            help="What computes the prior: the native engine, PyTorch, or the faster of those that can.",
+        )(function)
+
+    return add

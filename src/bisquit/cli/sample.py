@@ -7,8 +7,9 @@ from typing import Any
 
 import click
 
-from bisquit.cli.options import OUTPUT, device_option, progress_bar
+from bisquit.cli.options import OUTPUT, backend_options, device_option, progress_bar
 from bisquit.cli.settings import override, settings_options
+from bisquit.engine import Backend, Precision
 from bisquit.frames import contact_sheet, write_frame
 from bisquit.generate import load
 from bisquit.sampling import SamplingConfig
@@ -30,8 +31,9 @@ from bisquit.sampling import SamplingConfig
 )
 @click.option("--columns", type=click.IntRange(min=1), default=4, show_default=True, help="Columns of the sheet.")
 @click.option(
-    "--batch-size", type=click.IntRange(min=1), default=16, show_default=True, help="Frames painted at a time."
+    "--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Frames painted at a time."
 )
+@backend_options("auto")
 @device_option
 @settings_options(SamplingConfig)
 def command(
@@ -42,6 +44,8 @@ def command(
     separate: bool,
     columns: int,
     batch_size: int,
+    backend: Backend,
+    precision: Precision,
     device: str,
     **given: Any,
 ) -> None:
@@ -49,7 +53,15 @@ def command(
     settings = override(SamplingConfig(), given)
     pipeline = load(model).to(device)
     with progress_bar("painting tokens") as progress:
-        frames = pipeline.sample(number, seed=seed, settings=settings, batch_size=batch_size, progress=progress)
+        frames = pipeline.sample(
+            number,
+            seed=seed,
+            settings=settings,
+            batch_size=batch_size,
+            backend=backend,
+            precision=precision,
+            progress=progress,
+        )
     if separate:
         for i, frame in enumerate(frames):
             write_frame(frame, _numbered(output, i, number))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 
 import torch
 from torch import nn
@@ -11,13 +12,13 @@ from torch import nn
 
 @contextmanager
 def measured(model: nn.Module) -> Iterator[torch.device]:
-    """Hold `model` in evaluation mode without gradients, and yield its device (the CPU's if it has no parameters).
+    """Hold `model` in evaluation mode without gradients, and yield its device (the CPU's if it has no weights).
 
     Every part of the model is in its earlier mode again when the block ends, so that it can be measured while in
     training.
     """
     modes = [(part, part.training) for part in model.modules()]
-    first = next(model.parameters(), None)
+    first = next(chain(model.parameters(), model.buffers()), None)
     model.eval()
     try:
         with torch.inference_mode():

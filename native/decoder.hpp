@@ -1,0 +1,220 @@
+// One step of the transformer, and the loop over steps, for a group of pictures and a team of threads. What float32 and
+// int8 do differently is in `Precision`: norms, linear maps, and attention over what a head remembers.
+//
+// A team shares the columns of every map and the heads among its threads, and meets after each; a thread that is a team
+// of its own never waits.
+
+#pragma once
+
+#if defined(__unix__) || defined(__APPLE__)
+#include <sched.h>
+#endif
+
+#include "race.hpp"
+
+namespace bisquit::VARIANT {
+
+constexpr int PATIENT_SPINS = 20000;  // some hundred microseconds
+
+// Wait until all of the team are here; spin first, for the others are at most microseconds away.
+inline void meet(Barrier& barrier) {
+    if (barrier.size == 1) return;
+    const int phase = __atomic_load_n(&barrier.phase, __ATOMIC_RELAXED);
+    if (__atomic_add_fetch(&barrier.waiting, 1, __ATOMIC_ACQ_REL) == barrier.size) {
+        barrier.was_late = __atomic_load_n(&barrier.is_late, __ATOMIC_RELAXED);
+        __atomic_store_n(&barrier.waiting, 0, __ATOMIC_RELAXED);
+        __atomic_store_n(&barrier.phase, phase + 1, __ATOMIC_RELEASE);
+        return;
+    }
+    for (int spins = 0; __atomic_load_n(&barrier.phase, __ATOMIC_ACQUIRE) == phase; ++spins) {
+#if defined(__x86_64__)
+        __builtin_ia32_pause();
+#endif
+        if (spins < PATIENT_SPINS) continue;
+        __atomic_store_n(&barrier.is_late, true, __ATOMIC_RELAXED);
+#if defined(__unix__) || defined(__APPLE__)
+        sched_yield();
+#endif
+    }
+}
+
+struct Share {
+    int begin, end;
+};
+
+INLINE Share share(int total, int rank, int size) { return {total * rank / size, total * (rank + 1) / size}; }
+
+// Turn each pair of channels (c, c + half) of a head by the angle of its place: rotary positions.
+inline void rotate(float* head, const float* cosine, const float* sine, int half) {
+    for (int c = 0; c < half; ++c) {
+        const float a = head[c], b = head[c + half];
+        head[c] = a * cosine[c] - b * sine[c];
+        head[c + half] = a * sine[c] + b * cosine[c];
+    }
+}
+
+template <class Precision>
+class Decoder {
+  public:
+    Decoder(const Model& model, Group& group, Barrier& barrier, int rank)
+        : model(model), shape(model.shape), group(group), barrier(barrier), rank(rank), own(group.scratch[rank]) {}
+
+    // Compute the logits of the token at a step, for every picture.
+    void compute(int step) {
+        embed(step);
+        meet(barrier);
+        for (int layer = 0; layer < shape.n_layers; ++layer) {
+            const Block& block = model.blocks[layer];
+            norm(block.attention_norm);
+            attend(layer, step, block.qkv);
+            meet(barrier);
+            prepare(group.mixed, shape.heads_stride());
+            add_to_x(block.out);
+            meet(barrier);
+            norm(block.mlp_norm);
+            multiply(block.up, [&](int row, int column, F y) {
+                store(group.hidden + size_t(row) * shape.hidden_stride() + column, gelu(y));
+            });
+            meet(barrier);
+            prepare(group.hidden, shape.hidden_stride());
+            add_to_x(block.down);
+            meet(barrier);
+        }
+        norm(model.norm);
+        multiply(model.head, [&](int row, int column, F y) {
+            store(group.logits + size_t(row) * shape.codebook_stride() + column, y);
+        });
+        meet(barrier);
+    }
+
+    // Take the next token of every picture: the winner of its race, or the one that is given.
+    void take(int step, const Task& task) {
+        const Share rows = share(group.rows, rank, barrier.size);
+        for (int row = rows.begin; row < rows.end; ++row) {
+            Picture& picture = group.pictures[row];
+            const float* logits = group.logits + size_t(row) * shape.codebook_stride();
+            picture.is_in_doubt = false;
+            if (!is_finite(logits)) __atomic_store_n(&group.is_finite, false, __ATOMIC_RELAXED);
+            uint32_t* words = group.words + size_t(row) * 2 * shape.codebook;
+            if (picture.twister) draw(*picture.twister, words, 2 * shape.codebook);
+            const bool is_given = !task.paints || (picture.known && picture.known[step]);
+            if (!is_given) {
+                const Outcome outcome =
+                    race(logits, words, shape.codebook, shape.codebook_stride(), task.race, own.race);
+                picture.tokens[step] = outcome.token;
+                picture.is_in_doubt = outcome.is_in_doubt;
+            }
+            if (picture.bits) picture.bits[step] = bits(logits, static_cast<int>(picture.tokens[step]));
+        }
+    }
+
+  private:
+    // x = what stands before this step, and its place.
+    void embed(int step) {
+        const Share columns = share(shape.width_stride() / LANES, rank, barrier.size);
+        for (int row = 0; row < group.rows; ++row) {
+            const int64_t* tokens = group.pictures[row].tokens;
+            const int stride = shape.width_stride();
+            const float* before = step == 0 ? model.start : model.embedding + size_t(tokens[step - 1]) * stride;
+            const float* place = model.place + size_t(step) * stride;
+            float* x = group.x + size_t(row) * stride;
+            for (int i = columns.begin * LANES; i < columns.end * LANES; i += LANES)
+                store(x + i, load(before + i) + load(place + i));
+        }
+    }
+
+    void norm(const Norm& norm) {
+        for (int row = 0; row < group.rows; ++row)
+            Precision::norm(group.x + size_t(row) * shape.width_stride(), norm, shape.width, shape.width_stride(), own,
+                            row, shape.widest());
+    }
+
+    void prepare(const float* x, int stride) {
+        for (int row = 0; row < group.rows; ++row)
+            Precision::prepare(x + size_t(row) * stride, stride, own, row, shape.widest());
+    }
+
+    // Multiply what was prepared by this thread's share of a matrix's columns.
+    template <class Finish>
+    void multiply(const Matrix& matrix, const Finish& finish) {
+        const Share panels = share(matrix.outputs / PANEL, rank, barrier.size);
+        for (int panel = panels.begin; panel < panels.end; ++panel)
+            Precision::multiply(matrix, panel, own, group.rows, shape.widest(), finish);
+    }
+
+    void add_to_x(const Matrix& matrix) {
+        multiply(matrix, [&](int row, int column, F y) {
+            float* x = group.x + size_t(row) * shape.width_stride() + column;
+            store(x, load(x) + y);
+        });
+    }
+
+    // For this thread's heads: queries, keys and values of the step, and what the queries find.
+    void attend(int layer, int step, const Matrix& qkv) {
+        const int stride = shape.heads_stride(), head_panels = shape.head_stride() / PANEL;
+        const auto keep = [&](int row, int column, F y) { store(group.qkv + size_t(row) * 3 * stride + column, y); };
+        const Share heads = share(shape.n_heads, rank, barrier.size);
+        for (int part = 0; part < 3; ++part) {
+            const int first = part * shape.n_heads * head_panels;
+            for (int panel = heads.begin * head_panels; panel < heads.end * head_panels; ++panel)
+                Precision::multiply(qkv, first + panel, own, group.rows, shape.widest(), keep);
+        }
+        const int half = shape.head_width() / 2;
+        for (int row = 0; row < group.rows; ++row)
+            for (int head = heads.begin; head < heads.end; ++head) {
+                float* q = group.qkv + size_t(row) * 3 * stride + head * shape.head_stride();
+                float *k = q + stride, *v = k + stride;
+                if (model.cosine) {
+                    const size_t place = size_t(step) * half;
+                    rotate(q, model.cosine + place, model.sine + place, half);
+                    rotate(k, model.cosine + place, model.sine + place, half);
+                }
+                const Memory& memory = group.pictures[row].memory[layer * shape.n_heads + head];
+                float* found = group.mixed + size_t(row) * stride + head * shape.head_stride();
+                Precision::attend(q, k, v, memory, step, shape, own, found);
+            }
+    }
+
+    bool is_finite(const float* logits) const {
+        I strange = I{};
+        for (int i = 0; i < shape.codebook_stride(); i += LANES) strange |= ~(magnitude(load(logits + i)) < 3e38f);
+        return sum(strange & 1) == 0;
+    }
+
+    // -log2 of a token's chance.
+    float bits(const float* logits, int token) const {
+        float most = logits[0];
+        for (int i = 1; i < shape.codebook; ++i) most = logits[i] > most ? logits[i] : most;
+        double total = 0;
+        for (int i = 0; i < shape.codebook_stride(); i += LANES) {
+            const F chance = exp2((load(logits + i) - most) * 1.442695041f);
+            for (int lane = 0; lane < LANES; ++lane)
+                if (i + lane < shape.codebook) total += chance[lane];
+        }
+        return (most - logits[token]) * 1.442695041f + static_cast<float>(__builtin_log2(total));
+    }
+
+    const Model& model;
+    const Shape& shape;
+    Group& group;
+    Barrier& barrier;
+    const int rank;
+    const Scratch& own;
+};
+
+template <class Precision>
+void decode(const Model& model, Group& group, const Task& task, Barrier& barrier, int rank) {
+    Decoder<Precision> decoder(model, group, barrier, rank);
+    int step = group.step;
+    for (bool goes_on = step < task.until; goes_on; ++step) {
+        decoder.compute(step);
+        decoder.take(step, task);
+        meet(barrier);
+        goes_on = step + 1 < task.until && group.is_finite && !barrier.was_late;
+        for (int row = 0; row < group.rows; ++row) goes_on = goes_on && !group.pictures[row].is_in_doubt;
+    }
+    meet(barrier);
+    if (rank == 0) group.step = step;
+}
+
+}  // namespace bisquit::VARIANT

@@ -1,0 +1,37 @@
+// Which kernels there are, and which of them this processor can run.
+
+#include "engine.hpp"
+
+#define BISQUIT_KERNELS(name)                                                  \
+    namespace name##_float32 {                                                 \
+        void decode_float32(const Model&, Group&, const Task&, Barrier&, int); \
+    }                                                                          \
+    namespace name##_int8 {                                                    \
+        void decode_int8(const Model&, Group&, const Task&, Barrier&, int);    \
+    }                                                                          \
+    const Kernels name##_kernels = {#name, name##_float32::decode_float32, name##_int8 ::decode_int8};
+
+namespace bisquit {
+
+BISQUIT_KERNELS(baseline)
+#ifdef BISQUIT_X86
+BISQUIT_KERNELS(avx2)
+BISQUIT_KERNELS(avx512)
+#endif
+
+std::vector<const Kernels*> usable_kernels() {
+    std::vector<const Kernels*> usable;
+#ifdef BISQUIT_X86
+    __builtin_cpu_init();
+    const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    const bool has_avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+                            __builtin_cpu_supports("avx512vnni");
+    if (has_avx2 && has_avx512) usable.push_back(&avx512_kernels);
+    if (has_avx2) usable.push_back(&avx2_kernels);
+#endif
+    usable.push_back(&baseline_kernels);
+    return usable;
+}
+
+}  // namespace bisquit

@@ -1,0 +1,178 @@
+// The Python module bisquit.engine._native: models and sessions over NumPy arrays. std::invalid_argument is ValueError.
+
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <algorithm>
+#include <atomic>
+#include <stdexcept>
+
+#include "engine.hpp"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+using namespace bisquit;
+
+namespace {
+
+template <class T, int Dimensions>
+using In = nb::ndarray<const T, nb::ndim<Dimensions>, nb::c_contig, nb::device::cpu>;
+
+template <class T>
+nb::ndarray<nb::numpy, T> copied(const T* data, std::initializer_list<size_t> shape) {
+    size_t count = 1;
+    for (size_t n : shape) count *= n;
+    T* copy = new T[count];
+    std::copy_n(data, count, copy);
+    nb::capsule owner(copy, [](void* p) noexcept { delete[] static_cast<T*>(p); });
+    return nb::ndarray<nb::numpy, T>(copy, shape, owner);
+}
+
+// An entry of a dictionary of arrays, which must outlive what is returned. The casts copy nothing: other types fail.
+std::optional<Array> find(const nb::dict& arrays, const std::string& name) {
+    if (!arrays.contains(name.c_str())) return std::nullopt;
+    const nb::object value = arrays[name.c_str()];
+    Array out;
+    const auto take = [&](const auto& array) {
+        for (size_t i = 0; i < array.ndim(); ++i) out.shape.push_back(array.shape(i));
+    };
+    nb::ndarray<const float, nb::c_contig, nb::device::cpu> floats;
+    nb::ndarray<const int8_t, nb::c_contig, nb::device::cpu> codes;
+    if (nb::try_cast(value, floats, false)) {
+        out.floats = floats.data();
+        take(floats);
+    } else if (nb::try_cast(value, codes, false)) {
+        out.codes = codes.data();
+        take(codes);
+    } else {
+        throw std::invalid_argument(name + " must be a contiguous array, float32 or int8");
+    }
+    return out;
+}
+
+// A model from keyword arguments of Python.
+void make_model(PackedModel* self, bool is_int8, int width, int n_layers, int n_heads, int feed_forward, int codebook,
+                int length, float score_unit, double epsilon, const nb::dict& arrays) {
+    const Shape shape{width, n_layers, n_heads, feed_forward, codebook, length, score_unit};
+    new (self) PackedModel(is_int8, shape, epsilon, [&](const std::string& name) { return find(arrays, name); });
+}
+
+std::vector<std::string> kernel_names() {
+    std::vector<std::string> names;
+    for (const Kernels* kernels : usable_kernels()) names.emplace_back(kernels->name);
+    return names;
+}
+
+// A session over arrays, which refuses to be used by two threads at once.
+class GuardedSession {
+  public:
+    GuardedSession(const PackedModel& model, int batch, int threads, const std::string& kernels)
+        : session(model, batch, threads, kernels) {}
+
+    void seed(In<uint32_t, 1> seeds) {
+        const Guard guard(busy);
+        if (seeds.shape(0) != size_t(session.batch))
+            throw std::invalid_argument(std::to_string(seeds.shape(0)) + " seeds for " + std::to_string(session.batch) +
+                                        " pictures");
+        session.seed(seeds.data());
+    }
+    void give(In<int64_t, 2> tokens, std::optional<In<uint8_t, 2>> known) {
+        const Guard guard(busy);
+        check_shape(tokens.shape(0), tokens.shape(1));
+        if (known) check_shape(known->shape(0), known->shape(1));
+        session.give(tokens.data(), known ? known->data() : nullptr);
+    }
+    void measure() {
+        const Guard guard(busy);
+        session.measure();
+    }
+    std::vector<int> advance(int until, std::optional<Race> race) {
+        const Guard guard(busy);
+        const nb::gil_scoped_release release;
+        return session.advance(until, race);
+    }
+    void decide(int picture, int64_t token) {
+        const Guard guard(busy);
+        session.decide(picture, token);
+    }
+    int done(int picture) {
+        const Guard guard(busy);
+        return session.done(picture);
+    }
+    nb::ndarray<nb::numpy, float> logits(int picture) {
+        const Guard guard(busy);
+        return copied(session.logits(picture), {size_t(session.shape().codebook)});
+    }
+    nb::ndarray<nb::numpy, uint32_t> words(int picture) {
+        const Guard guard(busy);
+        return copied(session.words(picture), {2 * size_t(session.shape().codebook)});
+    }
+    bool is_finite() {
+        const Guard guard(busy);
+        return session.is_finite();
+    }
+    nb::ndarray<nb::numpy, int64_t> tokens() {
+        const Guard guard(busy);
+        return copied(session.tokens(), {size_t(session.batch), size_t(session.shape().length)});
+    }
+    nb::ndarray<nb::numpy, float> bits() {
+        const Guard guard(busy);
+        return copied(session.bits(), {size_t(session.batch), size_t(session.shape().length)});
+    }
+
+  private:
+    struct Guard {
+        explicit Guard(std::atomic<bool>& busy) : busy(busy) {
+            if (busy.exchange(true)) throw std::runtime_error("the session is in use by another thread");
+        }
+        ~Guard() { busy = false; }
+        std::atomic<bool>& busy;
+    };
+
+    void check_shape(size_t rows, size_t columns) const {
+        if (rows != size_t(session.batch) || columns != size_t(session.shape().length))
+            throw std::invalid_argument("tokens are (" + std::to_string(rows) + ", " + std::to_string(columns) +
+                                        "): they must be (" + std::to_string(session.batch) + ", " +
+                                        std::to_string(session.shape().length) + ")");
+    }
+
+    Session session;
+    std::atomic<bool> busy{false};
+};
+
+}  // namespace
+
+NB_MODULE(_native, m) {
+    m.doc() = "The native decoder; bisquit.engine.native is its face.";
+    m.def("kernels", &kernel_names, "The kernels that this processor can run, the fastest first.");
+
+    nb::class_<Race>(m, "Race", "How tokens are drawn: see bisquit.sampling.SamplingConfig.")
+        .def(nb::init<float, int, float, float, float>(), "temperature"_a, "top_k"_a, "top_p"_a, "min_p"_a, "doubt"_a);
+
+    nb::class_<PackedModel>(m, "Model")
+        .def("__init__", &make_model, nb::kw_only(), "is_int8"_a, "width"_a, "n_layers"_a, "n_heads"_a,
+             "feed_forward"_a, "codebook"_a, "length"_a, "score_unit"_a, "epsilon"_a, "arrays"_a,
+             "Pack a model's arrays. Raises ValueError where one is missing, of another shape or type, or not finite.");
+
+    nb::class_<GuardedSession>(m, "Session")
+        .def(nb::init<const PackedModel&, int, int, const std::string&>(), "model"_a, "batch"_a, "threads"_a,
+             "kernels"_a = "", nb::keep_alive<1, 2>())
+        .def("seed", &GuardedSession::seed, "seeds"_a, "Draw picture i's races from a Mersenne twister with seeds[i].")
+        .def("give", &GuardedSession::give, "tokens"_a, "known"_a = nb::none(),
+             "Take tokens (B, length) as given where known, everywhere if it is None.")
+        .def("measure", &GuardedSession::measure, "Measure the bits of every token from here on.")
+        .def("advance", &GuardedSession::advance, "until"_a, "race"_a.none() = nb::none(),
+             "Decode until a step; return the pictures whose last race is in doubt, which have stopped there.")
+        .def("decide", &GuardedSession::decide, "picture"_a, "token"_a, "Replace the token that a picture took last.")
+        .def("done", &GuardedSession::done, "picture"_a, "How many tokens of a picture are done.")
+        .def("logits", &GuardedSession::logits, "picture"_a, "The logits (codebook,) of a picture's last token.")
+        .def("words", &GuardedSession::words, "picture"_a, "The random words (2 codebook,) of a picture's last race.")
+        .def_prop_ro("is_finite", &GuardedSession::is_finite, "Whether all logits so far were finite.")
+        .def_prop_ro("tokens", &GuardedSession::tokens, nb::rv_policy::automatic,
+                     "All tokens (B, length); those to come are as given, else 0.")
+        .def_prop_ro("bits", &GuardedSession::bits, nb::rv_policy::automatic,
+                     "What every token costs (B, length), from `measure` on.");
+}

@@ -1,0 +1,76 @@
+"""Which of the ways to compute a prior is taken: PyTorch or the native engine, in float32, int8 or bfloat16."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from bisquit.config import require
+from bisquit.engine.graphed import GraphedPrior
+from bisquit.engine.integer import IntegerPrior
+from bisquit.engine.native import EnginePrior, engine_missing
+from bisquit.errors import ConfigError
+from bisquit.priors import RasterPrior, SequentialPrior
+from bisquit.sampling import OnToken, SamplingConfig, sample
+
+Backend = Literal["auto", "torch", "engine"]
+Precision = Literal["float32", "int8", "bfloat16"]
+BACKENDS = ("auto", "torch", "engine")
+PRECISIONS = ("float32", "int8", "bfloat16")
+
+
+def prepare(prior: SequentialPrior, backend: Backend = "auto", precision: Precision = "float32") -> SequentialPrior:
+    """Return a prior's model in the form that computes it fastest, or in the one that is asked for.
+
+    "auto": on the CPU the engine, where it is built and takes this kind of prior; on a GPU a captured step. "torch" is
+    the reference, "engine" the engine or an error. In float32 and in int8 every way paints the same pictures, other
+    ones in each; bfloat16 is for GPUs. Weights are taken as they are now. Raises ConfigError for what cannot be.
+    """
+    for name, value, choices in (("backend", backend, BACKENDS), ("precision", precision, PRECISIONS)):
+        require(value in choices, name, value, "one of " + ", ".join(choices))
+    device = next(iter(prior.state_dict().values())).device
+    if not isinstance(prior, RasterPrior):
+        if backend == "engine" or precision != "float32":
+            raise ConfigError(f"the engine and {precision} are for raster priors, not for a {type(prior).__name__}")
+        return prior
+    if precision == "bfloat16":
+        if device.type != "cuda" or backend == "engine":
+            raise ConfigError("bfloat16 is for PyTorch on a GPU: on a CPU, int8 is faster")
+        return GraphedPrior(prior, torch.bfloat16)
+    if backend == "engine" and device.type != "cpu":
+        raise ConfigError(f"the engine computes on the CPU, and the model is on {device}: pass backend torch or auto")
+    if backend == "auto" and device.type == "cpu" and (reason := engine_missing()) is not None:
+        _say_once(f"the native engine is not built here ({reason}): PyTorch computes instead, many times slower")
+    model = IntegerPrior(prior) if precision == "int8" else prior
+    if backend == "engine" or (backend == "auto" and device.type == "cpu" and engine_missing() is None):
+        return EnginePrior(model)
+    if backend == "auto" and device.type == "cuda" and isinstance(model, RasterPrior):
+        return GraphedPrior(model, torch.float32)
+    return model
+
+
+def paint(
+    prior: SequentialPrior,
+    numbers: Sequence[int],
+    *,
+    seed: int,
+    settings: SamplingConfig | None = None,
+    given: Tensor | None = None,
+    on_token: OnToken | None = None,
+) -> Tensor:
+    """Paint pictures by the loop that fits the prior: its own where it has one, else `bisquit.sampling.sample`.
+
+    Arguments and result are those of `sample`; on_token may be called less often, but always after a row of the grid.
+    """
+    loop = prior.paint if isinstance(prior, EnginePrior | GraphedPrior) else functools.partial(sample, prior)
+    return loop(numbers, seed=seed, settings=settings, given=given, on_token=on_token)
+
+
+@functools.cache
+def _say_once(message: str) -> None:
+    logging.getLogger("bisquit").warning("bisquit: %s", message)

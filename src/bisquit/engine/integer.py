@@ -1,0 +1,220 @@
+"""The raster prior in integers: int8 weights and activations, the same logits to the last bit on every machine.
+
+The weights of any trained raster prior are rounded as they are, without calibration: every row of a matrix to int8 with
+a step of its own, and so, as they come, the rows that it is multiplied with. This module is the reference, plain
+PyTorch on any device; the native engine computes the same faster.
+
+    x (B, T, width) ──norm──> int8 ──qkv──> q, k, v, each head of each step in int8 ──attention──> int8 ──out──> + x
+                    ──norm──> int8 ──up──> gelu ──> int8 ──down──> + x                                      x n_layers
+                    ──norm──> int8 ──head──> logits
+"""
+
+from __future__ import annotations
+
+import math
+from decimal import Decimal, localcontext
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from bisquit.engine import arithmetic
+from bisquit.engine.arithmetic import Codes, to_codes
+from bisquit.errors import ModelError, ShapeError
+from bisquit.priors import RasterConfig, RasterPrior, SequentialPrior
+from bisquit.transformer import Block
+
+MOST_STEPS = 32767  # sums of chances stay below 2**31
+
+
+class IntegerPrior(SequentialPrior):
+    """A raster prior rounded to integers. Its logits are float32, equal to the last bit wherever they are computed."""
+
+    config: RasterConfig
+    embedding: Tensor
+    start_vector: Tensor
+    place: Tensor
+    turn: Tensor | None
+
+    def __init__(self, prior: RasterPrior) -> None:
+        """Round a prior; it is left as it is. Raises ModelError if a weight is not finite or a picture too long."""
+        super().__init__()
+        if not all(parameter.isfinite().all() for parameter in prior.parameters()):
+            raise ModelError("the prior has weights that are not finite: it is damaged, or its training diverged")
+        if prior.length > MOST_STEPS:
+            raise ModelError(f"pictures of {prior.length} tokens are too long in int8: {MOST_STEPS} is the most")
+        self.config = prior.config
+        self.bits = prior.bits
+        self.grid = prior.grid
+        transformer = prior.transformer
+        self.register_buffer("embedding", _float(prior.embedding.weight))
+        self.register_buffer("start_vector", _float(prior.start_vector))
+        self.register_buffer("place", place_table(prior))
+        self.register_buffer("turn", turn_table(prior) if prior.config.positions == "rotary" else None)
+        self.blocks = nn.ModuleList(
+            IntegerBlock(block, prior.config.transformer.n_heads) for block in transformer.blocks
+        )
+        self.norm = IntegerNorm(transformer.norm)
+        self.head = IntegerLinear(prior.head)
+
+    def logits(self, tokens: Tensor) -> Tensor:
+        """Return the logits (B, h w, codebook) of each token of (B, h, w) given those before it, in one pass."""
+        self.check(tokens)
+        before = self.embedding[tokens.flatten(1)[:, :-1]]  # (B, h w - 1, width)
+        x = torch.cat((self.start_vector.expand(len(tokens), 1, -1), before), dim=1) + self.place
+        past = torch.ones(self.length, self.length, dtype=torch.bool, device=x.device).tril()
+        for block in self.blocks:
+            x, _ = block(x, self.turn, None, past)
+        logits: Tensor = self.head(self.norm(x))
+        return logits
+
+    def exact(self) -> IntegerPrior:
+        """Return this prior: its logits are the same everywhere."""
+        return self
+
+    def start(self, batch: int) -> IntegerState:
+        """Return an empty state for `batch` sequences."""
+        return IntegerState(batch, self.length)
+
+    def next_logits(self, state: IntegerState, last: Tensor | None) -> Tensor:
+        """Return the logits (B, codebook) of the next token given the last, (B,) int64 or None at the first step."""
+        step = state.length
+        if step >= state.capacity:
+            raise ShapeError(f"a picture has {state.capacity} tokens, and all are there")
+        before = self.start_vector.expand(state.batch, -1) if last is None else self.embedding[last]
+        x = (before + self.place[step]).unsqueeze(1)
+        turn = None if self.turn is None else self.turn[:, step : step + 1]
+        for layer, block in enumerate(self.blocks):
+            x, seen = block(x, turn, state.seen[layer] if step else None, None)
+            state.seen[layer : layer + 1] = [seen]
+        state.length += 1
+        logits: Tensor = self.head(self.norm(x))[:, 0]
+        return logits
+
+
+class Seen(NamedTuple):
+    """The keys and values of one layer for the steps so far, each (B, n_heads, T, ...)."""
+
+    k: Codes
+    v: Codes
+
+
+class IntegerState:
+    """What the steps so far leave behind, for each layer."""
+
+    def __init__(self, batch: int, capacity: int) -> None:
+        self.batch, self.capacity, self.length = batch, capacity, 0
+        self.seen: list[Seen] = []
+
+
+class IntegerNorm(nn.Module):
+    """Layer norm by exact sums."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, norm: nn.LayerNorm) -> None:
+        super().__init__()
+        self.epsilon = norm.eps
+        self.register_buffer("weight", _float(norm.weight))
+        self.register_buffer("bias", _float(norm.bias))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return arithmetic.layer_norm(x, self.weight, self.bias, self.epsilon)
+
+
+class IntegerLinear(nn.Module):
+    """A linear map of int8 rows by an int8 matrix."""
+
+    codes: Tensor
+    step: Tensor
+    bias: Tensor
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        assert isinstance(layer, nn.Linear)
+        rounded = to_codes(_float(layer.weight))
+        self.register_buffer("codes", rounded.codes)
+        self.register_buffer("step", rounded.step)
+        self.register_buffer("bias", _float(layer.bias))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return arithmetic.linear(x, Codes(self.codes, self.step), self.bias)
+
+
+class IntegerBlock(nn.Module):
+    """x + attention(norm(x)), then x + mlp(norm(x)), in integers."""
+
+    def __init__(self, block: nn.Module, n_heads: int) -> None:
+        super().__init__()
+        assert isinstance(block, Block)
+        self.n_heads = n_heads
+        self.attention_norm, self.mlp_norm = IntegerNorm(block.attention_norm), IntegerNorm(block.mlp_norm)
+        self.qkv, self.out = IntegerLinear(block.attention.qkv), IntegerLinear(block.attention.out)
+        self.up, self.down = IntegerLinear(block.mlp[0]), IntegerLinear(block.mlp[2])
+
+    def forward(self, x: Tensor, turn: Tensor | None, seen: Seen | None, mask: Tensor | None) -> tuple[Tensor, Seen]:
+        """Map x (B, T, width); return also the keys and values seen so far, those of these T steps among them."""
+        q, k, v = self.qkv(self.attention_norm(x)).unflatten(2, (3, self.n_heads, -1)).permute(2, 0, 3, 1, 4)
+        if turn is not None:
+            q, k = _turned(q, turn), _turned(k, turn)
+        now = Seen(to_codes(k), to_codes(v))
+        if seen is not None:
+            now = Seen(_join(seen.k, now.k), _join(seen.v, now.v))
+        mixed = arithmetic.attention(to_codes(q), now.k, now.v, score_unit(q.shape[-1]), mask)
+        x = x + self.out(mixed.transpose(1, 2).flatten(2))
+        return x + self.down(arithmetic.gelu(self.up(self.mlp_norm(x)))), now
+
+
+def score_unit(head_width: int) -> float:
+    """Return what a product of a query and a key counts in a score that is an exponent of two."""
+    return math.log2(math.e) / math.sqrt(head_width)
+
+
+def place_table(prior: RasterPrior) -> Tensor:
+    """Return what positions add to the input of each step, (h w, width) float32; zeros where they add nothing."""
+    nothing = torch.zeros(1, prior.length, prior.config.transformer.width, device=prior.start_vector.device)
+    return _float(prior.positions(nothing, first=0)[0])
+
+
+def turn_table(prior: RasterPrior) -> Tensor:
+    """Return the cosines and sines of rotary positions, (2, h w, head_width / 2) float32: the same on every machine.
+
+    The angles are those of `bisquit.priors.raster.axial_angles`. They are made with decimals, which no machine's
+    library of functions can change.
+    """
+    (height, width), pairs = prior.grid, prior.config.transformer.head_width // 4
+    with localcontext(prec=30):
+        frequencies = [Decimal(100) ** (-Decimal(i) / pairs) for i in range(pairs)]
+        turns = torch.tensor([[_turn(n * f) for f in frequencies] for n in range(max(height, width))])  # (n, pairs, 2)
+    rows = turns[:height, None].expand(height, width, pairs, 2)
+    columns = turns[None, :width].expand(height, width, pairs, 2)
+    return torch.cat((rows, columns), dim=2).flatten(0, 1).permute(2, 0, 1).contiguous()
+
+
+def _turn(angle: Decimal) -> tuple[float, float]:
+    """Return the cosine and sine of an angle in radians, by their series in decimals."""
+    full = 2 * Decimal("3.14159265358979323846264338327950288")
+    angle = angle % full
+    cosine, sine, term, n = Decimal(0), Decimal(0), Decimal(1), 0
+    while abs(term) > Decimal("1e-28"):
+        cosine, sine = (cosine + term, sine) if n % 2 == 0 else (cosine, sine + term)
+        n += 1
+        term *= angle / n * (-1 if n % 2 == 0 else 1)
+    return float(cosine), float(sine)
+
+
+def _turned(x: Tensor, turn: Tensor) -> Tensor:
+    """Turn each pair of channels (c, c + half) of x (B, n_heads, T, 2 half) by cosines and sines (2, T, half)."""
+    a, b = x.chunk(2, dim=-1)
+    cosine, sine = turn
+    return torch.cat((a * cosine - b * sine, a * sine + b * cosine), dim=-1)
+
+
+def _join(before: Codes, now: Codes) -> Codes:
+    return Codes(torch.cat((before.codes, now.codes), dim=2), torch.cat((before.step, now.step), dim=2))
+
+
+def _float(x: Tensor) -> Tensor:
+    """Return a copy of weights in float32, outside of any gradient."""
+    return x.detach().float().clone()

@@ -1,0 +1,245 @@
+"""The native decoder behind the interface of every sequential prior.
+
+    RasterPrior  ──arrays──> Model, packed ──> Session: a batch of pictures, their memory, their random numbers
+    IntegerPrior ──┘                              │  advance(until): threads decode, and race for the tokens
+                                                  └─ races too close for float32 come back, and are decided here
+
+The engine is built when bisquit is installed, from native/. Where it could not be, `engine_missing` says why, and
+PyTorch does the work.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bisquit.engine.integer import IntegerPrior, place_table, score_unit
+from bisquit.errors import ConfigError, ModelError, ShapeError
+from bisquit.priors import RasterConfig, RasterPrior, SequentialPrior
+from bisquit.sampling import OnToken, SamplingConfig, check_given, gumbel, picture_seed, race
+
+try:
+    from bisquit.engine import _native
+except ImportError as error:
+    _MISSING: str | None = str(error)
+else:
+    _MISSING = None
+
+if TYPE_CHECKING:
+    from bisquit.engine._native import Session
+
+
+# What `bisquit.sampling.DOUBT` is to PyTorch's logits: the engine's, of the seed prior, are off by up to 6e-6.
+ENGINE_DOUBT = 5e-5
+
+
+def engine_missing() -> str | None:
+    """Return why the native engine cannot be used, None if it can."""
+    return _MISSING
+
+
+def usable_kernels() -> list[str]:
+    """Return the kinds of kernels that this processor can run, fastest first. Raises ConfigError if none is built."""
+    _require_engine()
+    return _native.kernels()
+
+
+class EnginePrior(SequentialPrior):
+    """A raster prior in the native decoder, on the CPU: the same model, many times faster.
+
+    Given an `IntegerPrior` it decodes in int8, and gives that prior's logits to the last bit; given a `RasterPrior`, in
+    float32, to rounding.
+    """
+
+    config: RasterConfig
+
+    def __init__(self, prior: RasterPrior | IntegerPrior, threads: int | None = None, kernels: str = "") -> None:
+        """Pack a prior's weights as they are now. threads: PyTorch's number by default; kernels: the fastest.
+
+        Raises ConfigError if the engine is not built, ModelError if weights are not finite.
+        """
+        super().__init__()
+        _require_engine()
+        self.config, self.bits, self.grid = prior.config, prior.bits, prior.grid
+        self.prior = prior
+        self.threads = threads or torch.get_num_threads()
+        self.kernels = kernels
+        transformer = prior.config.transformer
+        is_int8 = isinstance(prior, IntegerPrior)
+        try:
+            self._model = _native.Model(
+                is_int8=is_int8,
+                width=transformer.width,
+                n_layers=transformer.n_layers,
+                n_heads=transformer.n_heads,
+                feed_forward=transformer.feed_forward,
+                codebook=self.codebook_size,
+                length=self.length,
+                score_unit=score_unit(transformer.head_width),
+                epsilon=prior.norm.epsilon if isinstance(prior, IntegerPrior) else prior.transformer.norm.eps,
+                arrays=_integer_arrays(prior) if isinstance(prior, IntegerPrior) else _float_arrays(prior),
+            )
+        except ValueError as error:
+            raise ModelError(f"the engine cannot take this prior: {error}") from error
+
+    @torch.no_grad()
+    def paint(
+        self,
+        numbers: Sequence[int],
+        *,
+        seed: int,
+        settings: SamplingConfig | None = None,
+        given: Tensor | None = None,
+        on_token: OnToken | None = None,
+    ) -> Tensor:
+        """Paint pictures as `bisquit.sampling.sample` does: the same tokens, by the same rules.
+
+        on_token is called after each row of the grid.
+        """
+        settings = settings or SamplingConfig()
+        session = self._session(len(numbers))
+        session.seed(np.array([picture_seed(seed, number) % 2**32 for number in numbers], dtype=np.uint32))
+        if given is not None:
+            check_given(given, self, len(numbers))
+            flat = given.flatten(1)
+            session.give(flat.clamp_min(0).numpy(), (flat >= 0).to(torch.uint8).numpy())
+        stride = self.grid[1] if on_token else self.length
+        contest = _native.Race(
+            temperature=settings.temperature,
+            top_k=min(settings.top_k, self.codebook_size),  # which is an int of C++
+            top_p=settings.top_p,
+            min_p=settings.min_p,
+            doubt=ENGINE_DOUBT,
+        )
+        for end in range(stride, self.length + 1, stride):
+            while doubts := session.advance(end, contest):
+                _require_finite(session)
+                for picture in doubts:
+                    session.decide(picture, self._decide(session, picture, settings))
+            _require_finite(session)
+            if on_token:
+                on_token(end, self._tokens(session))
+        return self._tokens(session)
+
+    def _decide(self, session: Session, picture: int, settings: SamplingConfig) -> int:
+        """Return the token that a picture should have taken, of a race that was too close for float32."""
+        words = torch.from_numpy(session.words(picture).astype(np.int64)).view(-1, 2)
+        uniform = (((words[:, 0] & 0x1FFFFF) << 32) | words[:, 1]).double() * 2.0**-53  # as `Noise` draws it
+        if isinstance(self.prior, IntegerPrior):  # whose logits are exact
+            logits = torch.from_numpy(session.logits(picture))[None]
+        else:
+            tokens = torch.from_numpy(session.tokens[picture]).view(1, *self.grid)
+            logits = self._exact.logits_at(tokens, session.done(picture) - 1)
+        return int(race(logits, gumbel(uniform)[None], settings).tokens)
+
+    @functools.cached_property
+    def _exact(self) -> SequentialPrior:
+        return self.prior.exact().eval()
+
+    @torch.no_grad()
+    def logits(self, tokens: Tensor) -> Tensor:
+        """Return the logits (B, h w, codebook) of each token of (B, h, w) given those before it."""
+        self.check(tokens)
+        state, last = self.start(len(tokens)), None
+        steps = []
+        for step in range(self.length):
+            steps.append(self.next_logits(state, last))
+            last = tokens.flatten(1)[:, step]
+        return torch.stack(steps, dim=1)
+
+    def exact(self) -> SequentialPrior:
+        """Return what decides close races: the prior's own way, in PyTorch."""
+        return self.prior.exact()
+
+    def start(self, batch: int) -> EngineState:
+        """Return an empty state for `batch` sequences."""
+        return EngineState(self._session(batch), batch)
+
+    def next_logits(self, state: EngineState, last: Tensor | None) -> Tensor:
+        """Return the logits (B, codebook) of the next token given the last, (B,) int64 or None at the first step."""
+        if state.length >= self.length:
+            raise ShapeError(f"a picture has {self.length} tokens, and all are there")
+        if (last is None) != (state.length == 0) or (last is not None and last.shape != (state.batch,)):
+            given = "no tokens" if last is None else f"tokens {tuple(last.shape)}"
+            wanted = f"those before it, ({state.batch},)" if state.length else "None"
+            raise ShapeError(f"step {state.length} was given {given}: it takes {wanted}")
+        if last is not None:
+            for picture, token in enumerate(last.tolist()):
+                state.session.decide(picture, token)
+        state.length += 1
+        state.session.advance(state.length)
+        return torch.from_numpy(np.stack([state.session.logits(i) for i in range(state.batch)]))
+
+    @torch.no_grad()
+    def token_bits(self, tokens: Tensor) -> Tensor:
+        """Return how many bits each token of (B, h, w) costs, as float32 (B, h, w).
+
+        Raises ModelError if logits are not finite.
+        """
+        self.check(tokens)
+        session = self._session(len(tokens))
+        session.give(tokens.flatten(1).numpy())
+        session.measure()
+        session.advance(self.length)
+        _require_finite(session)
+        return torch.from_numpy(session.bits).view(tokens.shape)
+
+    def _session(self, batch: int) -> Session:
+        try:
+            return _native.Session(self._model, batch, self.threads, self.kernels)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+
+    def _tokens(self, session: Session) -> Tensor:
+        return torch.from_numpy(session.tokens).view(-1, *self.grid)
+
+
+class EngineState:
+    """A session and how many of its steps are done."""
+
+    def __init__(self, session: Session, batch: int) -> None:
+        self.session, self.batch, self.length = session, batch, 0
+
+
+def _float_arrays(prior: RasterPrior) -> dict[str, np.ndarray]:
+    """Return a prior's weights under the engine's names."""
+    arrays = {
+        "embedding": prior.embedding.weight,
+        "start_vector": prior.start_vector,
+        "place": place_table(prior),
+        "head.weight": prior.head.weight,
+        "head.bias": prior.head.bias,
+        "norm.weight": prior.transformer.norm.weight,
+        "norm.bias": prior.transformer.norm.bias,
+    }
+    if prior.angles is not None:
+        arrays["turn"] = torch.stack((prior.angles.cos(), prior.angles.sin()))
+    names = {"attention.qkv": "qkv", "attention.out": "out", "mlp.0": "up", "mlp.2": "down"}
+    for name, parameter in prior.transformer.blocks.named_parameters(prefix="blocks"):
+        _, layer, rest = name.split(".", 2)  # blocks, 0, attention.qkv.weight
+        part, _, kind = rest.rpartition(".")
+        arrays[f"blocks.{layer}.{names.get(part, part)}.{kind}"] = parameter
+    return {name: array.detach().float().cpu().contiguous().numpy() for name, array in arrays.items()}
+
+
+def _integer_arrays(prior: IntegerPrior) -> dict[str, np.ndarray]:
+    """Return a prior's codes, steps and tables under the engine's names, which are its own."""
+    return {
+        name: (array.to(torch.int8) if name.endswith(".codes") else array).cpu().contiguous().numpy()
+        for name, array in prior.state_dict().items()
+    }
+
+
+def _require_finite(session: Session) -> None:
+    if not session.is_finite:
+        raise ModelError("the prior's logits are not finite: its weights are damaged, or its training diverged")
+
+
+def _require_engine() -> None:
+    if _MISSING is not None:
+        raise ConfigError(f"the native engine is not built here ({_MISSING}): install a C++ compiler, and bisquit anew")
