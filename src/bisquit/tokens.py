@@ -103,7 +103,7 @@ class TokenSet:
 def tokenize(
     tokenizer: Tokenizer,
     frames: FrameSet,
-    batch_size: int = 64,
+    batch_size: int = 16,
     mirrored: bool = False,
     progress: Progress | None = None,
 ) -> TokenSet:

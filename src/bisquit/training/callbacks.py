@@ -186,8 +186,10 @@ class Progress(Callback):
     ) -> None:
         now = time.monotonic()
         steps_per_s = (trainer.global_step - self._since_step) / max(now - self._since, 1e-9)
-        pl_module.log("train/frames_per_s", steps_per_s * self._batch_size)
-        pl_module.log("train/learning_rate", trainer.optimizers[0].param_groups[0]["lr"])
+        assert isinstance(pl_module, StageModule)
+        if pl_module.keeps_figures(trainer.global_step - 1):
+            pl_module.log("train/frames_per_s", steps_per_s * self._batch_size)
+            pl_module.log("train/learning_rate", trainer.optimizers[0].param_groups[0]["lr"])
         if now - self._printed_at >= self._interval_s:
             self._printed_at = now
             total = int(trainer.estimated_stepping_batches)

@@ -42,7 +42,7 @@ class StageModule(L.LightningModule):
             {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": self.settings.weight_decay},
             {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
         ]
-        optimizer = torch.optim.AdamW(groups, lr=self.settings.learning_rate)
+        optimizer = torch.optim.AdamW(groups, lr=self.settings.learning_rate, fused=True)
         total_steps = int(self.trainer.estimated_stepping_batches)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: self.settings.rate_factor(step, total_steps)
@@ -53,10 +53,16 @@ class StageModule(L.LightningModule):
         """Seed what this step draws: its augmentation and its dropout."""
         torch.manual_seed(derive_seed(self.settings.seed, "step", self.global_step))
 
+    def keeps_figures(self, step: int) -> bool:
+        """Whether what a step logs is written down; for one in ten it is, and the others need not work it out."""
+        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # Lightning sets it from elsewhere
+        return (step + 1) % every == 0
+
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Log the gradient's norm before it is clipped."""
-        gradients = [p.grad for p in self.parameters() if p.grad is not None]
-        self.log("train/gradient_norm", nn.utils.get_total_norm(gradients))
+        """Clip the gradient, and log what its norm was before."""
+        norm = nn.utils.clip_grad_norm_(self.parameters(), self.settings.gradient_clip or math.inf)
+        if self.keeps_figures(self.global_step):
+            self.log("train/gradient_norm", norm)
 
 
 class TokenizerModule(StageModule):
@@ -82,9 +88,10 @@ class TokenizerModule(StageModule):
         reconstruction = self.tokenizer(x)
         mse = F.mse_loss(reconstruction.frames.float(), x)
         loss: Tensor = mse + reconstruction.quantizer_loss
-        self.log("train/loss", loss, prog_bar=True)
-        self.log("train/psnr_db", psnr_db(mse), prog_bar=True)
-        self.log("train/codes_used", float(reconstruction.tokens.unique().numel()))
+        if self.keeps_figures(self.global_step):
+            self.log("train/loss", loss, prog_bar=True)
+            self.log("train/psnr_db", psnr_db(mse), prog_bar=True)
+            self.log("train/codes_used", float(reconstruction.tokens.unique().numel()))
         return loss
 
     def on_validation_epoch_start(self) -> None:
@@ -125,7 +132,8 @@ class PriorModule(StageModule):
     def training_step(self, tokens: Tensor, batch_idx: int) -> Tensor:
         """Return the loss of one batch."""
         loss = self.prior.loss(tokens)
-        self._log_bits("train", loss, len(tokens))
+        if self.keeps_figures(self.global_step):
+            self._log_bits("train", loss, len(tokens))
         return loss
 
     def validation_step(self, tokens: Tensor, batch_idx: int) -> None:

@@ -45,6 +45,7 @@ from bisquit.tokenizer import Tokenizer
 from bisquit.tokens import TokenSet
 from bisquit.training.callbacks import STATE_FILE, AveragedWeights, Pictures, Progress, RunState
 from bisquit.training.data import Batches
+from bisquit.training.memory import freed_memory_kept
 from bisquit.training.modules import PriorModule, StageModule, TokenizerModule
 from bisquit.training.recipes import PriorRecipe, TokenizerRecipe
 from bisquit.training.settings import TrainingConfig
@@ -68,15 +69,8 @@ def train_tokenizer(
     from, for the record. Raises RunError if `out` holds another run, or one that is not to be resumed; RunStopped on
     SIGINT or SIGTERM, the state saved.
     """
-    wanted = RunRecord(
-        stage="tokenizer",
-        preset=preset,
-        recipe=recipe.to_dict(),
-        data={"frames": _describe_frames(frames), "valid_frames": _describe_frames(valid)},
-        precision=_precision(recipe.training),
-        versions=_versions(),
-        sources=dict(sources or {}),
-    )
+    data = {"frames": _describe_frames(frames), "valid_frames": _describe_frames(valid)}
+    wanted = _record("tokenizer", recipe, data, preset, sources)
     torch.manual_seed(derive_seed(recipe.training.seed, "weights"))
     module = TokenizerModule(Tokenizer(recipe.tokenizer), recipe.augmentation, recipe.training)
     record = wanted.open(out, resume)  # after the model: one that cannot be built leaves no run behind
@@ -128,15 +122,8 @@ def train_prior(
         raise TokenError(
             f"the tokens' grid is {tokens.grid}, the valid tokens' {valid.grid}: they must be of frames of one size"
         )
-    wanted = RunRecord(
-        stage="prior",
-        preset=preset,
-        recipe=recipe.to_dict(),
-        data={"tokenizer": fingerprint, "tokens": _describe_tokens(tokens), "valid_tokens": _describe_tokens(valid)},
-        precision=_precision(recipe.training),
-        versions=_versions(),
-        sources=dict(sources or {}),
-    )
+    data = {"tokenizer": fingerprint, "tokens": _describe_tokens(tokens), "valid_tokens": _describe_tokens(valid)}
+    wanted = _record("prior", recipe, data, preset, sources)
     torch.manual_seed(derive_seed(recipe.training.seed, "weights"))
     module = PriorModule(build_prior(recipe.prior, tokens.bits, tokens.grid), recipe.training)
     record = wanted.open(out, resume)  # after the model: one that cannot be built leaves no run behind
@@ -188,13 +175,12 @@ def _fit(
     )
     state = out / STATE_FILE
     step = _saved_step(state)
-    with _quiet_lightning():
+    with _quiet_lightning(), freed_memory_kept():
         trainer = L.Trainer(
             max_epochs=settings.epochs,
             accelerator="cuda" if torch.cuda.is_available() else "cpu",
             devices=1,
             precision="bf16-mixed" if record.precision == "bf16" else "32-true",
-            gradient_clip_val=settings.gradient_clip or None,
             callbacks=[callback for callback in callbacks if callback is not None],
             logger=TensorBoardLogger(out, name="logs", version="", purge_step=step),
             log_every_n_steps=min(10, batches.steps_per_epoch),
@@ -226,8 +212,23 @@ def _precision(settings: TrainingConfig) -> Literal["float32", "bf16"]:
     return "bf16" if any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16")) else "float32"
 
 
-def _versions() -> dict[str, str]:
-    return {"bisquit": version("bisquit"), "torch": torch.__version__, "python": platform.python_version()}
+def _record(
+    stage: Literal["tokenizer", "prior"],
+    recipe: TokenizerRecipe | PriorRecipe,
+    data: dict[str, Any],
+    preset: str | None,
+    sources: Mapping[str, str] | None,
+) -> RunRecord:
+    """Return the record of a run that is to be made, on this machine and by these versions."""
+    return RunRecord(
+        stage=stage,
+        preset=preset,
+        recipe=recipe.to_dict(),
+        data=data,
+        precision=_precision(recipe.training),
+        versions={"bisquit": version("bisquit"), "torch": torch.__version__, "python": platform.python_version()},
+        sources=dict(sources or {}),
+    )
 
 
 def _describe_frames(frames: FrameSet) -> dict[str, Any]:
