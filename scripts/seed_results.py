@@ -20,9 +20,6 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
-from bisquit.generate import load
 from bisquit.record import RunRecord
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -112,15 +109,17 @@ def spread(figures: dict[str, Any]) -> str:
     return "" if error is None else f" ± {error:.0f}"
 
 
-def parameters(module: nn.Module) -> int:
-    """Return how many parameters a module has."""
-    return sum(parameter.numel() for parameter in module.parameters())
+def parameters(model: Path, part: str) -> int:
+    """Return how many parameters a model's tokenizer or prior has."""
+    ask = [sys.executable, "-m", "bisquit", "info", str(model), "--json"]
+    count: int = json.loads(subprocess.run(ask, check=True, capture_output=True).stdout)[f"{part}_parameters"]
+    return count
 
 
 def page(tokenizers: dict[int, dict[str, Any]], priors: dict[tuple[str, int], dict[str, Any]], options: Any) -> str:
     """Return the page as Markdown."""
     figures = tokenizers[EPOCHS[-1]]
-    models = {positions: load(epoch_folder(options.runs / f"prior-{positions}", EPOCHS[-1])) for positions in POSITIONS}
+    models = {positions: epoch_folder(options.runs / f"prior-{positions}", EPOCHS[-1]) for positions in POSITIONS}
     record = RunRecord.load(options.runs / "tokenizer")
     tokenizer_rows = [
         f"| {epoch} | {t['mse']:.5f} | {t['psnr_db']:.2f} | {t['ssim']:.3f} | {t['codes_used']:,} of {t['codes']:,} "
@@ -136,9 +135,10 @@ def page(tokenizers: dict[int, dict[str, Any]], priors: dict[tuple[str, int], di
     versions, n_frames = record.versions, record.data["frames"]["frames"]
     introduction = textwrap.fill(
         "The design that the project started from, to the figure: a patch auto-encoder with binary spherical "
-        f"quantisation (5 x 5 patches, 10 bits, {parameters(models['none'].tokenizer):,} parameters) and a causal "
-        f"transformer (3 layers, width 128, {parameters(models['learned'].prior):,} parameters with learned positions, "
-        f"{parameters(models['none'].prior):,} without), each trained for {EPOCHS[-1]} epochs of {n_frames:,} frames "
+        f"quantisation (5 x 5 patches, 10 bits, {parameters(models['none'], 'tokenizer'):,} parameters) and a causal "
+        f"transformer (3 layers, width 128, {parameters(models['learned'], 'prior'):,} parameters with learned "
+        f"positions, {parameters(models['none'], 'prior'):,} without), each trained for {EPOCHS[-1]} epochs of "
+        f"{n_frames:,} frames "
         f"with PyTorch {versions['torch']}, {record.precision} forward passes and a constant rate (the transformer's "
         "after a short warm-up), and measured, with averaged weights and in float32, on "
         f"{figures['frames']:,} frames of races that neither has seen.",

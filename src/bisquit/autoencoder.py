@@ -103,6 +103,89 @@ class PatchAutoEncoder(nn.Module):
         return frames
 
 
+class PreparedEncoder:
+    """An encoder and a projection of its latents as they are now, arranged for many frames on a CPU.
+
+    The function is `projection(encode(to_float(frames)))`, in float32 and to rounding, with a fifth of the products:
+    the scale of pixels is part of the first linear map; 3 x 3 convolutions are Winograd's; and since all is linear
+    after the last GELU, the last of them gives the projection's few channels at once.
+    """
+
+    def __init__(self, autoencoder: PatchAutoEncoder, projection: nn.Conv2d) -> None:
+        """projection: a 1 x 1 convolution."""
+        self._patch_size = p = autoencoder.config.patch_size
+        _, stem, *blocks = autoencoder.encoder.children()
+        weight, bias = _float64(stem)
+        weight = weight.view(-1, 3, p, p).permute(0, 2, 3, 1).flatten(1)  # pixels as they lie in memory
+        self._stem = (weight / 255).float(), (bias - weight.sum(dim=1) / 2).float()
+        project, bias = _float64(projection)
+        project = project[:, :, 0, 0]  # (outputs, width)
+        convolutions = [convolution for block in blocks for convolution in block.children()]
+        self._winograd = [WinogradConv3x3(*_float64(convolution)) for convolution in convolutions[:-1]]
+        self._last: Tensor | None = None
+        if convolutions:
+            kernel, last_bias = _float64(convolutions[-1])
+            self._last = torch.einsum("oc,cikl->oikl", project, kernel).float()
+            self._last = self._last.contiguous(memory_format=torch.channels_last)
+            bias = bias + project @ last_bias
+        self._projection = project.float(), bias.float()
+
+    @torch.inference_mode()
+    def __call__(self, frames: Tensor) -> Tensor:
+        """Turn frames, uint8 (B, H, W, 3) on the CPU, into projected latents, float32 (B, outputs, h, w)."""
+        p = self._patch_size
+        x = pad_to_patches(frames.permute(0, 3, 1, 2).float(), p).permute(0, 2, 3, 1)
+        x = x.unflatten(2, (-1, p)).unflatten(1, (-1, p)).transpose(2, 3).flatten(3)  # (B, h, w, p p 3)
+        x = F.linear(x, *self._stem)
+        for first, second in zip(self._winograd[:-1:2], self._winograd[1::2], strict=True):
+            x = x + second(F.gelu(first(F.gelu(x))))
+        projected = F.linear(x, *self._projection).permute(0, 3, 1, 2)
+        if self._last is None:
+            return projected
+        hidden = F.gelu(self._winograd[-1](F.gelu(x)))
+        return projected + F.conv2d(hidden.permute(0, 3, 1, 2), self._last, padding=1)
+
+
+class WinogradConv3x3:
+    """A 3 x 3 convolution of grids (B, h, w, channels), zeros around them: 4 x 4 outputs from 36 products, not 144.
+
+    F(4 x 4, 3 x 3) of Lavin and Gray 2015, arXiv:1509.09308: inputs and weights are taken to 6 x 6 points, multiplied
+    there, and taken back. The points are 0, 1, -1, 2, -2 and infinity, for rows and for columns.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        """weight: (outputs, inputs, 3, 3) float64. bias: (outputs,)."""
+        q = [[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]
+        weight_points = torch.tensor(q, dtype=torch.float64) / 24
+        b = [[4, 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, 4, -4, -1, 1, 0]]
+        b += [[0, -2, -1, 2, 1, 0], [0, 2, -1, -2, 1, 0], [0, 4, 0, -5, 0, 1]]
+        self._input_points = torch.tensor(b, dtype=torch.float32)
+        a = torch.tensor([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]])
+        self._outputs = torch.kron(a, a).float()  # (16, 36)
+        at_points = torch.einsum("ai,bj,ocij->abco", weight_points, weight_points, weight)
+        self._weight = at_points.flatten(0, 1).float().contiguous()  # (36, inputs, outputs)
+        self._bias = bias.float()
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Map x (B, h, w, inputs), float32, to (B, h, w, outputs)."""
+        batch, h, w, channels = x.shape
+        rows, columns = -(-h // 4), -(-w // 4)
+        x = F.pad(x, (0, 0, 1, 4 * columns - w + 1, 1, 4 * rows - h + 1))
+        tiles = x.unfold(1, 6, 4).unfold(2, 6, 4).permute(4, 5, 0, 1, 2, 3)  # (6, 6, B, rows, columns, inputs)
+        points = self._input_points @ tiles.reshape(6, -1)
+        points = self._input_points @ points.view(6, 6, -1)
+        products = points.view(36, -1, channels) @ self._weight
+        y = (self._outputs @ products.flatten(1)).view(4, 4, batch, rows, columns, -1)
+        return y.permute(2, 3, 0, 4, 1, 5).reshape(batch, 4 * rows, 4 * columns, -1)[:, :h, :w] + self._bias
+
+
+def _float64(convolution: nn.Module) -> tuple[Tensor, Tensor]:
+    """Return a convolution's weight and bias."""
+    assert isinstance(convolution, nn.Conv2d)
+    assert convolution.bias is not None
+    return convolution.weight.detach().double(), convolution.bias.detach().double()
+
+
 def pad_to_patches(x: Tensor, patch_size: int) -> Tensor:
     """Grow frames (B, 3, H, W) at the right and the bottom, edges repeated, until `patch_size` divides H and W."""
     bottom, right = -x.shape[2] % patch_size, -x.shape[3] % patch_size

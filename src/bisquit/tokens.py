@@ -8,16 +8,22 @@ that is trained on it knows, and ships with, the tokenizer that it belongs to.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from bisquit.autoencoder import PreparedEncoder
 from bisquit.checkpoint import build_tokenizer, read_tensors, write_tensors
 from bisquit.errors import ModelError, ShapeError, TokenError
 from bisquit.frames import FrameSet
 from bisquit.progress import Progress
+from bisquit.quantizers import BSQ
+from bisquit.quantizers.bsq import pack_bits
 from bisquit.tokenizer import Tokenizer
 
 
@@ -103,12 +109,13 @@ class TokenSet:
 def tokenize(
     tokenizer: Tokenizer,
     frames: FrameSet,
-    batch_size: int = 16,
+    batch_size: int = 64,
     mirrored: bool = False,
     progress: Progress | None = None,
 ) -> TokenSet:
     """Turn a set of frames into tokens, in the set's order.
 
+    On a CPU each frame is encoded by itself, on a core of its own, so that a frame's tokens are the same in any set.
     mirrored: append the tokens of every frame flipped left to right. Raises ShapeError if there is no frame.
     """
     if len(frames) == 0:
@@ -116,14 +123,15 @@ def tokenize(
     copies = 2 if mirrored else 1
     grid = tokenizer.grid(frames.height, frames.width)
     tokens = np.empty((copies * len(frames), *grid), dtype=smallest_unsigned(tokenizer.bits))
-    for start in range(0, len(frames), batch_size):
-        batch = torch.from_numpy(frames[start : start + batch_size])
-        for copy in range(copies):
-            images = batch.flip(2) if copy else batch
-            place = copy * len(frames) + start
-            tokens[place : place + len(images)] = tokenizer.encode(images).cpu().numpy().astype(tokens.dtype)
-        if progress:
-            progress(min(start + batch_size, len(frames)), len(frames))
+    with _encoder(tokenizer) as encode:
+        for start in range(0, len(frames), batch_size):
+            batch = torch.from_numpy(frames[start : start + batch_size])
+            for copy in range(copies):
+                images = batch.flip(2) if copy else batch
+                place = copy * len(frames) + start
+                tokens[place : place + len(images)] = encode(images).cpu().numpy().astype(tokens.dtype)
+            if progress:
+                progress(min(start + batch_size, len(frames)), len(frames))
     return TokenSet(
         tokens=tokens,
         tokenizer=tokenizer,
@@ -132,6 +140,26 @@ def tokenize(
         labels=np.tile(frames.labels, copies),
         groups=None if frames.groups is None else np.tile(frames.groups, copies),
     )
+
+
+@contextmanager
+def _encoder(tokenizer: Tokenizer) -> Iterator[Callable[[Tensor], Tensor]]:
+    """Yield the fastest way from frames, uint8 (B, H, W, 3), to tokens, int64 (B, h, w)."""
+    quantizer = tokenizer.quantizer
+    if not isinstance(quantizer, BSQ) or quantizer.down.weight.device.type != "cpu":
+        yield tokenizer.encode
+        return
+    project = PreparedEncoder(tokenizer.autoencoder, quantizer.down)
+    threads = torch.get_num_threads()
+
+    def encode(frame: Tensor) -> Tensor:
+        return pack_bits(project(frame) >= 0)
+
+    try:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            yield lambda frames: torch.cat(list(pool.map(encode, frames.split(1))))
+    finally:
+        torch.set_num_threads(threads)  # what is set in one thread reaches those that come later
 
 
 def smallest_unsigned(bits: int) -> np.dtype:

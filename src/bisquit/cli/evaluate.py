@@ -28,6 +28,7 @@ from bisquit.frames import FrameSet, load_frames
 from bisquit.generate import Pipeline, load
 from bisquit.priors import SequentialPrior
 from bisquit.record import RECORD_FILE, RunRecord
+from bisquit.tokenizer import Tokenizer
 from bisquit.tokens import TokenSet, tokenize
 
 
@@ -62,12 +63,10 @@ def command(
     pipeline = load(model).to(device)
     frame_set = read_frames(frames, size, skip_bad, part)
     _check_size(pipeline, frame_set)
-    count_tokens = count_tokens or _training_tokens(Path(model), pipeline.tokenizer.fingerprint())
-    counts = _count_model(pipeline, count_tokens)
+    counts, counted_on = _count_model(pipeline.tokenizer, Path(model), count_tokens)
     prior = prepare(pipeline.prior, backend, precision) if isinstance(pipeline.prior, SequentialPrior) else None
     with progress_bar("measuring") as progress:
         result = evaluate(pipeline.tokenizer, prior, frame_set, counts, batch_size, progress)
-    counted_on = None if counts is None else str(count_tokens or "bundled:train")
     extra = {"count_baseline_source": counted_on, "skipped": len(frame_set.skipped)}
     computed = {"model": model, "backend": backend, "precision": precision}
     figures = {**computed, **result.to_dict(), **extra}
@@ -95,31 +94,43 @@ def _check_size(pipeline: Pipeline, frames: FrameSet) -> None:
         )
 
 
-def _training_tokens(model: Path, fingerprint: str) -> Path | None:
-    """Return the tokens that a run's prior was trained on, if its record names them and they are still the same."""
+def _count_model(tokenizer: Tokenizer, model: Path, given: Path | None) -> tuple[CountModel | None, str | None]:
+    """Return a count model, and where the tokens are from that it is fitted on; None if the codebook is too large.
+
+    They are those that are given, else those that the prior was trained on, else the bundled frames'.
+    """
+    if tokenizer.codebook_size > MAX_CODEBOOK_SIZE:
+        return None, None
+    source = given or _training_tokens(model)
+    try:
+        counted = None if source is None else _load_tokens(source, tokenizer)
+    except TokenError:
+        if given is not None:
+            raise
+        counted = None  # what the prior was trained on has been made anew since
+    if counted is None:
+        counted, source = tokenize(tokenizer, load_frames("bundled:train")), None
+    return CountModel.fit(counted.tokens, tokenizer.codebook_size), str(source or "bundled:train")
+
+
+def _training_tokens(model: Path) -> Path | None:
+    """Return the file of tokens that a run's prior was trained on, if its record names one that is still there."""
     folder = model if (model / RECORD_FILE).exists() else model.parent  # epoch-01 lies in its run's folder
     if not model.is_dir() or not (folder / RECORD_FILE).exists():
         return None
     try:
         tokens = Path(RunRecord.load(folder).sources.get("tokens", ""))
-        fits = tokens.is_file() and TokenSet.load(tokens).tokenizer.fingerprint() == fingerprint
-    except (RunError, TokenError):
+    except RunError:
         return None
-    return tokens if fits else None
+    return tokens if tokens.is_file() else None
 
 
-def _count_model(pipeline: Pipeline, count_tokens: Path | None) -> CountModel | None:
-    """Return a count model of a file of tokens, else of the bundled frames'; None if the codebook is too large."""
-    tokenizer = pipeline.tokenizer
-    if tokenizer.codebook_size > MAX_CODEBOOK_SIZE:
-        return None
-    if count_tokens is None:
-        counted = tokenize(tokenizer, load_frames("bundled:train"))
-    else:
-        counted = TokenSet.load(count_tokens)
-        if counted.tokenizer.fingerprint() != tokenizer.fingerprint():
-            raise TokenError(
-                f"{count_tokens} is of tokenizer {counted.tokenizer.fingerprint()}, not of the model's "
-                f"{tokenizer.fingerprint()}: tokenize the frames with the model's"
-            )
-    return CountModel.fit(counted.tokens, tokenizer.codebook_size)
+def _load_tokens(path: Path, tokenizer: Tokenizer) -> TokenSet:
+    """Return a file's tokens. Raises TokenError if they are not a tokenizer's own."""
+    loaded, wanted = TokenSet.load(path), tokenizer.fingerprint()
+    if loaded.tokenizer.fingerprint() != wanted:
+        raise TokenError(
+            f"{path} is of tokenizer {loaded.tokenizer.fingerprint()}, not of the model's {wanted}: "
+            "tokenize the frames with the model's"
+        )
+    return loaded

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 
 import click
@@ -45,6 +46,9 @@ def bisquit() -> None:
 
 def main() -> None:
     """Run the command line; what goes wrong on purpose is one line on standard error and exit status 2."""
+    # Before PyTorch is imported: its threads then wait asleep. By default they spin, and where anything else runs too,
+    # one that waits keeps the one that it waits for from the core: small steps take ten times as long, and more.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         bisquit(standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:

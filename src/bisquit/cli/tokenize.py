@@ -20,7 +20,7 @@ from bisquit.tokens import tokenize
     "-o", "--output", required=True, type=OUTPUT, help="The file of tokens to write, such as train.safetensors."
 )
 @click.option("--mirrored", is_flag=True, help="Append the tokens of every frame flipped left to right.")
-@click.option("--batch-size", type=click.IntRange(min=1), default=16, show_default=True, help="Frames at a time.")
+@click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Frames at a time.")
 @device_option
 @frames_options
 @part_option
