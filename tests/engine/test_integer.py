@@ -62,12 +62,12 @@ def test_the_engine_gives_the_same_costs(case: Case, kernels: str):
 @needs_engine
 @every_kernel
 def test_the_engines_costs_are_the_same_bits_on_any_number_of_threads_and_in_any_batch(kernels: str):
-    case = Case(grid=(5, 7), width=24, n_heads=3, bits=5, batch=20)
+    case = Case(grid=(5, 7), width=24, n_heads=3, bits=5, batch=64)
     tokens = case.tokens()
     wanted = EnginePrior(integer_prior(case), threads=1, kernels=kernels).token_bits(tokens)
     for threads in (1, 2, 3):
         engine = EnginePrior(integer_prior(case), threads, kernels)
-        for batch in (1, 3, 20):
+        for batch in (1, 3, 64):
             assert torch.equal(torch.cat([engine.token_bits(part) for part in tokens.split(batch)]), wanted)
 
 
