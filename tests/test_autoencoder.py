@@ -4,8 +4,18 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
+from torch.nn import functional as F
 
-from bisquit.autoencoder import AutoEncoderConfig, PatchAutoEncoder, pad_to_patches, to_float, to_uint8
+from bisquit.autoencoder import (
+    AutoEncoderConfig,
+    PatchAutoEncoder,
+    PreparedEncoder,
+    WinogradConv3x3,
+    pad_to_patches,
+    to_float,
+    to_uint8,
+)
 from bisquit.errors import ConfigError, ShapeError
 
 
@@ -57,6 +67,31 @@ def test_frames_that_do_not_fit_are_refused(shape: tuple[int, ...]):
     assert str(error.value) == (
         f"frames are {shape}: they must be (B, 3, H, W) with H and W multiples of the patch size 5"
     )
+
+
+@pytest.mark.parametrize("grid", [(1, 1), (4, 8), (5, 7), (3, 2)])
+def test_a_winograd_convolution_is_the_convolution(grid: tuple[int, int]):
+    generator = torch.Generator().manual_seed(0)
+    weight, bias = (torch.randn(shape, generator=generator, dtype=torch.float64) for shape in [(6, 3, 3, 3), (6,)])
+    x = torch.randn(2, 3, *grid, generator=generator)
+    wanted = F.conv2d(x.double(), weight, bias, padding=1).float()
+    y = WinogradConv3x3(weight, bias)(x.permute(0, 2, 3, 1))
+    torch.testing.assert_close(y.permute(0, 3, 1, 2), wanted, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("depth", [0, 1, 3])
+@pytest.mark.parametrize(("patch_size", "size"), [(1, (3, 5)), (4, (20, 36)), (5, (11, 23))])
+def test_a_prepared_encoder_gives_the_projected_latents(
+    make_tokenizer, depth: int, patch_size: int, size: tuple[int, int]
+):
+    autoencoder = make_tokenizer(patch_size=patch_size, depth=depth).autoencoder
+    projection = nn.Conv2d(8, 3, kernel_size=1)
+    frames = torch.randint(256, (2, *size, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    projected = PreparedEncoder(autoencoder, projection)(frames)
+    with torch.no_grad():
+        wanted = projection(autoencoder.encode(pad_to_patches(to_float(frames), patch_size)))
+    scale = wanted.abs().max()
+    torch.testing.assert_close(projected / scale, wanted / scale, rtol=0, atol=1e-5)
 
 
 def test_padding_repeats_the_edges_at_the_right_and_the_bottom():

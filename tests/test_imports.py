@@ -34,6 +34,25 @@ def test_the_command_line_helps_without_importing_anything_slow(arguments: list[
     assert modules_after(ask) & SLOW_TO_IMPORT == set()
 
 
+@pytest.mark.parametrize(("given", "kept"), [(None, "passive"), ("active", "active")])
+def test_threads_of_the_command_line_wait_asleep_unless_told_otherwise(
+    monkeypatch: pytest.MonkeyPatch, given: str | None, kept: str
+):
+    if given is None:
+        monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    else:
+        monkeypatch.setenv("OMP_WAIT_POLICY", given)
+    ask = (
+        "import contextlib, os, sys\n"
+        "from bisquit.cli.main import main\n"
+        "sys.argv = ['bisquit', '--help']\n"
+        "with contextlib.suppress(SystemExit): main()\n"
+        "print(os.environ['OMP_WAIT_POLICY'])"
+    )
+    run = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True)
+    assert run.stdout.splitlines()[-1] == kept
+
+
 @pytest.mark.parametrize("name", bisquit.__all__)
 def test_every_public_name_resolves(name: str):
     assert getattr(bisquit, name) is not None

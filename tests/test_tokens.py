@@ -59,6 +59,21 @@ def test_tokens_are_in_the_order_of_the_frames_whatever_the_batch(make_tokenizer
     assert made.groups.tolist() == [2, 0, 2, 0, 1, 1]
 
 
+def test_the_number_of_threads_changes_no_token_and_stays(make_tokenizer, make_noise):
+    threads = torch.get_num_threads()
+    tokenizer, frames = make_tokenizer(width=32, bits=10), make_noise(9, height=32, width=48)
+    try:
+        made = []
+        for number in (1, 2, 3):
+            torch.set_num_threads(number)
+            made.append(tokenize(tokenizer, frames, batch_size=4).tokens)
+            assert torch.get_num_threads() == number
+    finally:
+        torch.set_num_threads(threads)
+    np.testing.assert_array_equal(made[1], made[0])
+    np.testing.assert_array_equal(made[2], made[0])
+
+
 def test_tokens_come_with_what_is_known_of_the_frames(make_tokenizer, make_noise):
     tokenizer, frames = make_tokenizer(patch_size=5, bits=4), make_noise(3, height=11, width=8)
     made = tokenize(tokenizer, frames)
