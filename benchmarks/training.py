@@ -100,25 +100,12 @@ def autocast(precision: str) -> contextlib.AbstractContextManager[Any]:
 
 def huggingface(steps: int, precision: str) -> None:
     """Train GPT-2 with `transformers.Trainer`: no logs, no evaluation, nothing saved."""
-    from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainingArguments
+    from sides.huggingface import gpt2_config
+    from transformers import GPT2LMHeadModel, Trainer, TrainingArguments
     from transformers.utils import logging
 
     logging.set_verbosity_error()
-    config = GPT2Config(
-        vocab_size=CODEBOOK,
-        n_positions=LENGTH,
-        n_embd=128,
-        n_layer=3,
-        n_head=4,
-        n_inner=512,
-        activation_function="gelu",
-        resid_pdrop=0.0,
-        embd_pdrop=0.0,
-        attn_pdrop=0.0,
-        bos_token_id=None,
-        eos_token_id=None,
-        attn_implementation="sdpa",
-    )
+    config = gpt2_config(get_preset("seed").prior.prior.transformer, CODEBOOK, LENGTH, bos_token_id=None)
     tokens = torch.from_numpy(random_tokens(steps * BATCH).astype(np.int64)).flatten(1)
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(

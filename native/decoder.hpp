@@ -14,6 +14,15 @@
 
 namespace bisquit::VARIANT {
 
+constexpr int PANEL_VECTORS = PANEL / LANES;
+constexpr int BLOCK_VECTORS = BLOCK / LANES;
+// Rows that are multiplied at a time: their sums, a row of the panel and one input fill the registers.
+constexpr int FITTING_ROWS = (REGISTERS - PANEL_VECTORS - 1) / PANEL_VECTORS;
+constexpr int TILE_ROWS = FITTING_ROWS < 1 ? 1 : FITTING_ROWS > 8 ? 8 : FITTING_ROWS;
+
+// How many inputs are summed apart, so that few sums, as those of one row, do not each wait for the one before.
+constexpr int side_by_side(int sums) { return sums >= 8 ? 1 : sums >= 4 ? 2 : 4; }
+
 constexpr int PATIENT_SPINS = 20000;  // some hundred microseconds
 
 // Wait until all of the team are here; spin first, for the others are at most microseconds away.
@@ -138,8 +147,15 @@ class Decoder {
     template <class Finish>
     void multiply(const Matrix& matrix, const Finish& finish) {
         const Share panels = share(matrix.outputs / PANEL, rank, barrier.size);
-        for (int panel = panels.begin; panel < panels.end; ++panel)
-            Precision::multiply(matrix, panel, own, group.rows, shape.widest(), finish);
+        for (int panel = panels.begin; panel < panels.end; ++panel) multiply_panel(matrix, panel, finish);
+    }
+
+    template <class Finish>
+    void multiply_panel(const Matrix& matrix, int panel, const Finish& finish) {
+        int row = 0;
+        while (row < group.rows)
+            row +=
+                Precision::template tile<TILE_ROWS>(matrix, panel, own, row, group.rows - row, shape.widest(), finish);
     }
 
     void add_to_x(const Matrix& matrix) {
@@ -157,7 +173,7 @@ class Decoder {
         for (int part = 0; part < 3; ++part) {
             const int first = part * shape.n_heads * head_panels;
             for (int panel = heads.begin * head_panels; panel < heads.end * head_panels; ++panel)
-                Precision::multiply(qkv, first + panel, own, group.rows, shape.widest(), keep);
+                multiply_panel(qkv, first + panel, keep);
         }
         const int half = shape.head_width() / 2;
         for (int row = 0; row < group.rows; ++row)
@@ -187,11 +203,11 @@ class Decoder {
         for (int i = 1; i < shape.codebook; ++i) most = logits[i] > most ? logits[i] : most;
         double total = 0;
         for (int i = 0; i < shape.codebook_stride(); i += LANES) {
-            const F chance = exp2((load(logits + i) - most) * 1.442695041f);
+            const F chance = exp2((load(logits + i) - most) * LOG2_E);
             for (int lane = 0; lane < LANES; ++lane)
                 if (i + lane < shape.codebook) total += chance[lane];
         }
-        return (most - logits[token]) * 1.442695041f + static_cast<float>(__builtin_log2(total));
+        return (most - logits[token]) * LOG2_E + static_cast<float>(__builtin_log2(total));
     }
 
     const Model& model;

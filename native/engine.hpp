@@ -2,18 +2,22 @@
 
 #pragma once
 
-#include <array>
 #include <cstdlib>
 #include <functional>
 #include <memory>
 #include <new>
 #include <optional>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
 #include "model.hpp"
 
 namespace bisquit {
+
+inline void require(bool holds, const std::string& message) {
+    if (!holds) throw std::invalid_argument(message);
+}
 
 // Zeros on whole cache lines, which the system gives as they are touched.
 template <class T>

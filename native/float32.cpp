@@ -4,14 +4,6 @@
 
 namespace bisquit::VARIANT {
 
-constexpr int PANEL_VECTORS = PANEL / LANES;
-constexpr int BLOCK_VECTORS = BLOCK / LANES;
-// Rows that are multiplied at a time: their sums, a row of the panel and one input fill the registers.
-constexpr int TILE_ROWS = (REGISTERS - PANEL_VECTORS - 1) / PANEL_VECTORS < 1 ? 1
-                          : (REGISTERS - PANEL_VECTORS - 1) / PANEL_VECTORS > 8
-                              ? 8
-                              : (REGISTERS - PANEL_VECTORS - 1) / PANEL_VECTORS;
-
 struct Float32 {
     static void norm(const float* x, const Norm& norm, int n, int stride, const Scratch& own, int row, int widest) {
         float* y = own.normed + size_t(row) * widest;
@@ -35,23 +27,15 @@ struct Float32 {
         for (int i = 0; i < n; i += LANES) store(y + i, load(x + i));
     }
 
-    template <class Finish>
-    static void multiply(const Matrix& matrix, int panel, const Scratch& own, int rows, int widest,
-                         const Finish& finish) {
-        int row = 0;
-        while (row < rows) row += tile<TILE_ROWS>(matrix, panel, own.normed, row, rows - row, widest, finish);
-    }
-
     // Multiply as many rows as there are left, at most ROWS, and return how many.
     template <int ROWS, class Finish>
-    static int tile(const Matrix& matrix, int panel, const float* x, int row, int left, int stride,
+    static int tile(const Matrix& matrix, int panel, const Scratch& own, int row, int left, int stride,
                     const Finish& finish) {
         if constexpr (ROWS > 1)
-            if (left < ROWS) return tile<ROWS - 1>(matrix, panel, x, row, left, stride, finish);
-        // One row alone would wait for each sum before the next: it takes several inputs at a time.
-        constexpr int SPLIT = ROWS * PANEL_VECTORS >= 8 ? 1 : ROWS * PANEL_VECTORS >= 4 ? 2 : 4;
+            if (left < ROWS) return tile<ROWS - 1>(matrix, panel, own, row, left, stride, finish);
+        constexpr int SPLIT = side_by_side(ROWS * PANEL_VECTORS);
         const float* weights = matrix.weights + size_t(panel) * matrix.inputs * PANEL;
-        x += size_t(row) * stride;
+        const float* x = own.normed + size_t(row) * stride;
         F sums[SPLIT][ROWS][PANEL_VECTORS] = {};
         for (int k = 0; k < matrix.inputs; k += SPLIT)  // inputs are a multiple of 32
 #pragma GCC unroll 4

@@ -7,6 +7,8 @@
 
 namespace bisquit::VARIANT {
 
+constexpr float LOG2_E = 1.442695041f;
+
 // 2**x for x <= 0.
 INLINE F exp2(F x) {
     x = larger(fill(-100.0f), x);  // not a number stays one

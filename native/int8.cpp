@@ -5,11 +5,6 @@
 
 namespace bisquit::VARIANT {
 
-constexpr int PANEL_VECTORS = PANEL / LANES;
-constexpr int BLOCK_VECTORS = BLOCK / LANES;
-constexpr int FITTING_ROWS = (REGISTERS - PANEL_VECTORS - 1) / PANEL_VECTORS;
-constexpr int TILE_ROWS = FITTING_ROWS < 1 ? 1 : FITTING_ROWS > 8 ? 8 : FITTING_ROWS;
-constexpr int OFFSET = 128;  // makes a signed code an unsigned byte
 constexpr float SMALLEST_LARGEST = 1e-30f;
 
 // The bits of magnitudes are integers in the same order, and those of what is not a number are above them all.
@@ -81,21 +76,13 @@ struct Int8 {
         own.code_step[row] = to_codes(x, n, OFFSET, own.codes + size_t(row) * widest);
     }
 
-    template <class Finish>
-    static void multiply(const Matrix& matrix, int panel, const Scratch& own, int rows, int widest,
-                         const Finish& finish) {
-        int row = 0;
-        while (row < rows) row += tile<TILE_ROWS>(matrix, panel, own, row, rows - row, widest, finish);
-    }
-
     // Multiply as many rows as there are left, at most ROWS, and return how many.
     template <int ROWS, class Finish>
     static int tile(const Matrix& matrix, int panel, const Scratch& own, int row, int left, int stride,
                     const Finish& finish) {
         if constexpr (ROWS > 1)
             if (left < ROWS) return tile<ROWS - 1>(matrix, panel, own, row, left, stride, finish);
-        // One row alone would wait for each sum before the next: it takes several inputs at a time.
-        constexpr int SPLIT = ROWS * PANEL_VECTORS >= 8 ? 1 : ROWS * PANEL_VECTORS >= 4 ? 2 : 4;
+        constexpr int SPLIT = side_by_side(ROWS * PANEL_VECTORS);
         const int8_t* codes = matrix.codes + size_t(panel) * matrix.inputs * PANEL;
         const uint8_t* x = own.codes + size_t(row) * stride;
         I sums[SPLIT][ROWS][PANEL_VECTORS] = {};

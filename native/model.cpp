@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <stdexcept>
 
 #include "engine.hpp"
 
@@ -13,10 +12,6 @@ std::string text(const std::vector<size_t>& shape) {
     std::string out = "(";
     for (size_t i = 0; i < shape.size(); ++i) out += (i ? ", " : "") + std::to_string(shape[i]);
     return out + ")";
-}
-
-void require(bool holds, const std::string& message) {
-    if (!holds) throw std::invalid_argument(message);
 }
 
 void check(const Shape& shape, double epsilon, bool is_int8) {
@@ -157,7 +152,7 @@ Matrix Packer::matrix(const std::string& name, int inputs, int outputs, bool hea
             const size_t row = heads_in ? place(k) : k, from = size_t(n) * inputs + k;
             if (is_int8) {
                 codes[panel + row / 4 * 4 * PANEL + lane * 4 + row % 4] = array.codes[from];
-                correction[column] -= 128 * array.codes[from];
+                correction[column] -= OFFSET * array.codes[from];
             } else {
                 weights[panel + row * PANEL + lane] = array.floats[from];
             }

@@ -11,6 +11,8 @@ namespace bisquit {
 constexpr int PANEL = 32;  // columns of a matrix that lie side by side: a whole number of vectors on every processor
 constexpr int BLOCK = 16;  // steps of keys, or channels of values, that lie side by side
 
+constexpr int OFFSET = 128;  // int8: makes a signed code an unsigned byte, as one side of a product of bytes must be
+
 constexpr int round_up(int n, int multiple) { return (n + multiple - 1) / multiple * multiple; }
 
 // y = x W + b. Columns are padded to whole panels, with zeros.
@@ -148,10 +150,10 @@ struct Task {
 // then wait for milliseconds, and say so, for the team to give up.
 struct Barrier {
     int size;
-    alignas(64) int waiting;
-    alignas(64) int phase;
-    bool is_late;   // someone has waited for long
-    bool was_late;  // ... before the last meeting: the same for all until the next
+    alignas(64) int waiting = 0;
+    alignas(64) int phase = 0;
+    bool is_late = false;   // someone has waited for long
+    bool was_late = false;  // ... before the last meeting: the same for all until the next
 };
 
 // Decodes a group as thread `rank` of a team, until the task is done, a race is in doubt or the team is late.

@@ -125,7 +125,7 @@ inline Outcome race(const float* logits, const uint32_t* words, int codebook, in
     for (int i = 0; i < stride; i += LANES) most = larger(load(logits + i), most);
     const float likeliest = largest(most);
     if (drops) {
-        const float scale = 1.442695041f / race.temperature;
+        const float scale = LOG2_E / race.temperature;
         F total = F{};
         for (int i = 0; i < stride; i += LANES) {
             const F chance = exp2((load(logits + i) - likeliest) * scale);

@@ -7,7 +7,6 @@
 #include <chrono>
 #include <future>
 #include <limits>
-#include <stdexcept>
 #include <thread>
 
 namespace bisquit {
@@ -20,10 +19,6 @@ constexpr int MOST_ROWS = 8;              // of a group: as many as are multipli
 using Clock = std::chrono::steady_clock;
 constexpr auto BUSY = std::chrono::milliseconds(100);
 std::atomic<Clock::time_point> busy_until{Clock::time_point::min()};
-
-void require(bool holds, const std::string& message) {
-    if (!holds) throw std::invalid_argument(message);
-}
 
 Decode choose(const std::string& name, bool is_int8) {
     for (const Kernels* kernels : usable_kernels())
@@ -148,7 +143,7 @@ std::vector<int> Session::advance(int until, const std::optional<Race>& race) {
         std::atomic<size_t> next{0};
         run_threads(static_cast<int>(std::min<size_t>(threads, groups.size())), [&](int) {
             for (size_t g = next++; g < groups.size(); g = next++) {
-                Barrier alone{1, 0, 0, false, false};
+                Barrier alone{1};
                 decode(model.model(), groups[g], task, alone, 0);
             }
         });
@@ -168,10 +163,10 @@ void Session::advance_team(Group& group, const Task& task) {
     if (group.step >= task.until) return;
     do {
         if (Clock::now() < busy_until.load()) {
-            Barrier alone{1, 0, 0, false, false};
+            Barrier alone{1};
             decode(model.model(), group, task, alone, 0);
         } else {
-            Barrier barrier{team, 0, 0, false, false};
+            Barrier barrier{team};
             run_threads(team, [&](int rank) { decode(model.model(), group, task, barrier, rank); });
             if (barrier.was_late) busy_until = Clock::now() + BUSY;
         }

@@ -46,7 +46,6 @@ INLINE void store(int32_t* p, I v) { *reinterpret_cast<UnalignedI*>(p) = v; }
 INLINE F fill(float value) { return F{} + value; }
 INLINE I fill(int32_t value) { return I{} + value; }
 INLINE F to_float(I v) { return __builtin_convertvector(v, F); }
-INLINE I to_int(F v) { return __builtin_convertvector(v, I); }
 INLINE I bits_of(F v) { return reinterpret_cast<I>(v); }
 INLINE F float_of(I v) { return reinterpret_cast<F>(v); }
 INLINE F larger(F a, F b) { return a > b ? a : b; }  // b where a is not a number
@@ -58,7 +57,6 @@ INLINE F magnitude(F v) { return float_of(bits_of(v) & 0x7fffffff); }
 constexpr float ROUNDING = 12582912.0f;  // 2**23 + 2**22
 constexpr int32_t ROUNDING_BITS = 0x4b400000;
 
-INLINE F nearest(F v) { return (v + ROUNDING) - ROUNDING; }
 INLINE I nearest_integer(F v) { return bits_of(v + ROUNDING) - ROUNDING_BITS; }
 
 INLINE I lane_numbers() {

@@ -7,20 +7,21 @@ whose logit is minus infinity. Our head is not tied to the embedding and has a b
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from bisquit.priors import RasterPrior
+from bisquit.transformer import TransformerConfig
 
 
-def gpt2(prior: RasterPrior) -> GPT2LMHeadModel:
-    """Return the GPT-2 that computes what `prior` does, with one token more in its vocabulary: the start."""
-    shape, codebook = prior.config.transformer, prior.codebook_size
-    config = GPT2Config(
-        vocab_size=codebook + 1,
-        n_positions=prior.length + 1,  # `generate` warns where the last token, which is never put in, has no place
+def gpt2_config(shape: TransformerConfig, vocabulary: int, places: int, **others: Any) -> GPT2Config:
+    """Return the configuration of a GPT-2 of our transformer's shape, without dropout."""
+    return GPT2Config(
+        vocab_size=vocabulary,
+        n_positions=places,
         n_embd=shape.width,
         n_layer=shape.n_layers,
         n_head=shape.n_heads,
@@ -29,11 +30,17 @@ def gpt2(prior: RasterPrior) -> GPT2LMHeadModel:
         resid_pdrop=0.0,
         embd_pdrop=0.0,
         attn_pdrop=0.0,
-        bos_token_id=codebook,
         eos_token_id=None,
-        tie_word_embeddings=False,
         attn_implementation="sdpa",
+        **others,
     )
+
+
+def gpt2(prior: RasterPrior) -> GPT2LMHeadModel:
+    """Return the GPT-2 that computes what `prior` does, with one token more in its vocabulary: the start."""
+    shape, codebook = prior.config.transformer, prior.codebook_size
+    places = prior.length + 1  # `generate` warns where the last token, which is never put in, has no place
+    config = gpt2_config(shape, codebook + 1, places, bos_token_id=codebook, tie_word_embeddings=False)
     model = GPT2LMHeadModel(config)
     model.lm_head = nn.Linear(shape.width, codebook + 1)
     missing, unexpected = model.load_state_dict(_weights(prior), strict=False)
@@ -45,7 +52,7 @@ def gpt2(prior: RasterPrior) -> GPT2LMHeadModel:
 def _weights(prior: RasterPrior) -> dict[str, Tensor]:
     """Return the prior's weights under GPT-2's names; its Conv1D keeps matrices the other way round."""
     width = prior.start_vector.shape[0]
-    places = prior.positions(torch.zeros(1, prior.length, width), first=0)[0]
+    places = prior.places()
     weights = {
         "transformer.wte.weight": torch.cat((prior.embedding.weight, prior.start_vector[None])),
         "transformer.wpe.weight": torch.cat((places, torch.zeros(1, width))),

@@ -41,7 +41,7 @@ class StepGraph:
         self.outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", prior.codebook_size])]
         self.cache_shape = ["batch", shape.n_heads, prior.length, shape.head_width]
         embedding = torch.cat((prior.embedding.weight, prior.start_vector[None]))
-        places = prior.positions(torch.zeros(1, prior.length, shape.width), first=0)[0]
+        places = prior.places()
         x = self.node(
             "Add",
             self.node("Gather", self.weight("embedding", embedding), "last"),

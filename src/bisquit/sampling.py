@@ -168,8 +168,7 @@ def sample(
     for step in range(prior.length):
         last = flat[:, step - 1].to(device) if step else None
         here, logits = noise.next(), prior.next_logits(state, last).cpu()
-        if not logits.isfinite().all():
-            raise ModelError("the prior's logits are not finite: its weights are damaged, or its training diverged")
+        require_finite(bool(logits.isfinite().all()))
         winners, in_doubt = race(logits, here, settings)
         flat[:, step] = torch.where(is_given[:, step], flat[:, step], winners)
         for i in (in_doubt & ~is_given[:, step]).nonzero().flatten().tolist():
@@ -178,6 +177,12 @@ def sample(
         if on_token:
             on_token(step + 1, tokens)
     return tokens
+
+
+def require_finite(is_finite: bool) -> None:
+    """Raise ModelError unless a prior's logits are finite."""
+    if not is_finite:
+        raise ModelError("the prior's logits are not finite: its weights are damaged, or its training diverged")
 
 
 def check_given(given: Tensor, prior: SequentialPrior, batch: int) -> None:

@@ -287,6 +287,10 @@ class CausalAttention(torch.autograd.Function):
 
 def rotate(x: Tensor, angles: Tensor) -> Tensor:
     """Turn each pair of channels (c, c + half) of x (B, n_heads, T, 2 half) by angles (T, half) in radians."""
+    return turn_pairs(x, angles.cos().to(x.dtype), angles.sin().to(x.dtype))
+
+
+def turn_pairs(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn each pair of channels (c, c + half) of x (B, n_heads, T, 2 half) by cosines and sines (T, half)."""
     a, b = x.chunk(2, dim=-1)
-    cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
     return torch.cat((a * cos - b * sin, a * sin + b * cos), dim=-1)

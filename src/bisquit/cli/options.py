@@ -11,6 +11,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from bisquit.engine import BACKENDS, PRECISIONS
 from bisquit.frames import FrameSet, load_frames, load_splits
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -115,14 +116,14 @@ def backend_options(default: str) -> Callable[[Function], Function]:
     def add(function: Function) -> Function:
         function = click.option(
             "--precision",
-            type=click.Choice(["float32", "int8", "bfloat16"]),
+            type=click.Choice(PRECISIONS),
             default="float32",
             show_default=True,
             help="Arithmetic of the prior: int8 is fastest on a CPU, bfloat16 on a GPU.",
         )(function)
         return click.option(
             "--backend",
-            type=click.Choice(["auto", "torch", "engine"]),
+            type=click.Choice(BACKENDS),
             default=default,
             show_default=True,
             help="What computes the prior: the native engine, PyTorch, or the faster of those that can.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -20,8 +20,8 @@ from bisquit.sampling import OnToken, SamplingConfig, sample
 
 Backend = Literal["auto", "torch", "engine"]
 Precision = Literal["float32", "int8", "bfloat16"]
-BACKENDS = ("auto", "torch", "engine")
-PRECISIONS = ("float32", "int8", "bfloat16")
+BACKENDS: tuple[str, ...] = get_args(Backend)
+PRECISIONS: tuple[str, ...] = get_args(Precision)
 
 
 def prepare(prior: SequentialPrior, backend: Backend = "auto", precision: Precision = "float32") -> SequentialPrior:

@@ -24,9 +24,9 @@ import torch
 from torch import Tensor
 
 from bisquit.config import require
-from bisquit.errors import ModelError, ShapeError
+from bisquit.errors import ShapeError
 from bisquit.priors import RasterPrior, SequentialPrior
-from bisquit.sampling import Noise, OnToken, SamplingConfig, check_given, race, sample
+from bisquit.sampling import Noise, OnToken, SamplingConfig, check_given, race, require_finite, sample
 from bisquit.transformer import StaticCache
 
 WARM_UP_STEPS = 3  # before a capture: libraries make their handles and workspaces at first use, which no graph may hold
@@ -78,10 +78,7 @@ class GraphedPrior(SequentialPrior):
             raise ShapeError("the prior was moved or converted after this state was made: start another")
         step = cache.length
         cache.prepare_step()
-        if (last is None) != (step == 0) or (last is not None and last.shape != buffers.last.shape):
-            given = "no tokens" if last is None else f"tokens {tuple(last.shape)}"
-            wanted = f"those before it, {tuple(buffers.last.shape)}" if step else "None"
-            raise ShapeError(f"step {step} was given {given}: it takes {wanted}")
+        self.check_last(last, step, len(buffers.last))
         if last is not None:
             buffers.last.copy_(last)
         if cache.reach not in buffers.replays:
@@ -135,8 +132,7 @@ class GraphedPrior(SequentialPrior):
             is_finite[:, step] = logits.isfinite().all(dim=1)
             if on_token:
                 on_token(step + 1, tokens.cpu())
-        if not is_finite.all():
-            raise ModelError("the prior's logits are not finite: its weights are damaged, or its training diverged")
+        require_finite(bool(is_finite.all()))
         tokens, again = tokens.cpu(), (is_doubtful & ~is_given).any(dim=1).nonzero().flatten().tolist()
         if again and self.inner.start_vector.dtype == torch.float32:
             tokens[again] = sample(self, [numbers[i] for i in again], seed=seed, settings=settings, given=given[again])
@@ -173,7 +169,7 @@ class Buffers:
     def clear(self, prior: RasterPrior) -> None:
         """Make ready for a first step."""
         self.cache.clear()
-        self.places.copy_(prior.positions(torch.zeros_like(self.places[None]), first=0)[0])
+        self.places.copy_(prior.places())
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,7 +22,7 @@ from bisquit.engine import arithmetic
 from bisquit.engine.arithmetic import Codes, to_codes
 from bisquit.errors import ModelError, ShapeError
 from bisquit.priors import RasterConfig, RasterPrior, SequentialPrior
-from bisquit.transformer import Block
+from bisquit.transformer import Block, turn_pairs
 
 MOST_STEPS = 32767  # sums of chances stay below 2**31
 
@@ -49,7 +49,7 @@ class IntegerPrior(SequentialPrior):
         transformer = prior.transformer
         self.register_buffer("embedding", _float(prior.embedding.weight))
         self.register_buffer("start_vector", _float(prior.start_vector))
-        self.register_buffer("place", place_table(prior))
+        self.register_buffer("place", _float(prior.places()))
         self.register_buffer("turn", turn_table(prior) if prior.config.positions == "rotary" else None)
         self.blocks = nn.ModuleList(
             IntegerBlock(block, prior.config.transformer.n_heads) for block in transformer.blocks
@@ -157,7 +157,7 @@ class IntegerBlock(nn.Module):
         """Map x (B, T, width); return also the keys and values seen so far, those of these T steps among them."""
         q, k, v = self.qkv(self.attention_norm(x)).unflatten(2, (3, self.n_heads, -1)).permute(2, 0, 3, 1, 4)
         if turn is not None:
-            q, k = _turned(q, turn), _turned(k, turn)
+            q, k = turn_pairs(q, *turn), turn_pairs(k, *turn)
         now = Seen(to_codes(k), to_codes(v))
         if seen is not None:
             now = Seen(_join(seen.k, now.k), _join(seen.v, now.v))
@@ -169,12 +169,6 @@ class IntegerBlock(nn.Module):
 def score_unit(head_width: int) -> float:
     """Return what a product of a query and a key counts in a score that is an exponent of two."""
     return math.log2(math.e) / math.sqrt(head_width)
-
-
-def place_table(prior: RasterPrior) -> Tensor:
-    """Return what positions add to the input of each step, (h w, width) float32; zeros where they add nothing."""
-    nothing = torch.zeros(1, prior.length, prior.config.transformer.width, device=prior.start_vector.device)
-    return _float(prior.positions(nothing, first=0)[0])
 
 
 def turn_table(prior: RasterPrior) -> Tensor:
@@ -202,13 +196,6 @@ def _turn(angle: Decimal) -> tuple[float, float]:
         n += 1
         term *= angle / n * (-1 if n % 2 == 0 else 1)
     return float(cosine), float(sine)
-
-
-def _turned(x: Tensor, turn: Tensor) -> Tensor:
-    """Turn each pair of channels (c, c + half) of x (B, n_heads, T, 2 half) by cosines and sines (2, T, half)."""
-    a, b = x.chunk(2, dim=-1)
-    cosine, sine = turn
-    return torch.cat((a * cosine - b * sine, a * sine + b * cosine), dim=-1)
 
 
 def _join(before: Codes, now: Codes) -> Codes:

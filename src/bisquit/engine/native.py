@@ -18,10 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bisquit.engine.integer import IntegerPrior, place_table, score_unit
+from bisquit.engine.integer import IntegerPrior, score_unit
 from bisquit.errors import ConfigError, ModelError, ShapeError
 from bisquit.priors import RasterConfig, RasterPrior, SequentialPrior
-from bisquit.sampling import OnToken, SamplingConfig, check_given, gumbel, picture_seed, race
+from bisquit.sampling import OnToken, SamplingConfig, check_given, gumbel, picture_seed, race, require_finite
 
 try:
     from bisquit.engine import _native
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from bisquit.engine._native import Session
 
 
-# What `bisquit.sampling.DOUBT` is to PyTorch's logits: the engine's, of the seed prior, are off by up to 6e-6.
+# What `bisquit.sampling.DOUBT` is to PyTorch's logits: the engine's, of the seed prior, are off by up to 9e-6.
 ENGINE_DOUBT = 5e-5
 
 
@@ -118,10 +118,10 @@ class EnginePrior(SequentialPrior):
         )
         for end in range(stride, self.length + 1, stride):
             while doubts := session.advance(end, contest):
-                _require_finite(session)
+                require_finite(session.is_finite)
                 for picture in doubts:
                     session.decide(picture, self._decide(session, picture, settings))
-            _require_finite(session)
+            require_finite(session.is_finite)
             if on_token:
                 on_token(end, self._tokens(session))
         return self._tokens(session)
@@ -164,10 +164,7 @@ class EnginePrior(SequentialPrior):
         """Return the logits (B, codebook) of the next token given the last, (B,) int64 or None at the first step."""
         if state.length >= self.length:
             raise ShapeError(f"a picture has {self.length} tokens, and all are there")
-        if (last is None) != (state.length == 0) or (last is not None and last.shape != (state.batch,)):
-            given = "no tokens" if last is None else f"tokens {tuple(last.shape)}"
-            wanted = f"those before it, ({state.batch},)" if state.length else "None"
-            raise ShapeError(f"step {state.length} was given {given}: it takes {wanted}")
+        self.check_last(last, state.length, state.batch)
         if last is not None:
             for picture, token in enumerate(last.tolist()):
                 state.session.decide(picture, token)
@@ -186,7 +183,7 @@ class EnginePrior(SequentialPrior):
         session.give(tokens.flatten(1).numpy())
         session.measure()
         session.advance(self.length)
-        _require_finite(session)
+        require_finite(session.is_finite)
         return torch.from_numpy(session.bits).view(tokens.shape)
 
     def _session(self, batch: int) -> Session:
@@ -211,7 +208,7 @@ def _float_arrays(prior: RasterPrior) -> dict[str, np.ndarray]:
     arrays = {
         "embedding": prior.embedding.weight,
         "start_vector": prior.start_vector,
-        "place": place_table(prior),
+        "place": prior.places(),
         "head.weight": prior.head.weight,
         "head.bias": prior.head.bias,
         "norm.weight": prior.transformer.norm.weight,
@@ -233,11 +230,6 @@ def _integer_arrays(prior: IntegerPrior) -> dict[str, np.ndarray]:
         name: (array.to(torch.int8) if name.endswith(".codes") else array).cpu().contiguous().numpy()
         for name, array in prior.state_dict().items()
     }
-
-
-def _require_finite(session: Session) -> None:
-    if not session.is_finite:
-        raise ModelError("the prior's logits are not finite: its weights are damaged, or its training diverged")
 
 
 def _require_engine() -> None:

@@ -77,6 +77,13 @@ class SequentialPrior(Prior):
         None at the first.
         """
 
+    def check_last(self, last: Tensor | None, step: int, batch: int) -> None:
+        """Raise ShapeError unless `last` is what `next_logits` takes at a step: None at the first, then (batch,)."""
+        if (last is None) != (step == 0) or (last is not None and last.shape != (batch,)):
+            given = "no tokens" if last is None else f"tokens {tuple(last.shape)}"
+            wanted = f"those before it, ({batch},)" if step else "None"
+            raise ShapeError(f"step {step} was given {given}: it takes {wanted}")
+
     def exact(self) -> SequentialPrior:
         """Return the prior that decides races too close for float32: by default a copy in float64, on the CPU."""
         return copy.deepcopy(self).cpu().double()

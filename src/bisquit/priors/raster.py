@@ -92,6 +92,12 @@ class RasterPrior(SequentialPrior):
         features: Tensor = self.transformer(x, causal=True, rotary=angles)
         return features
 
+    def places(self) -> Tensor:
+        """Return what positions add to the input of each step, (h w, width); zeros where they add nothing."""
+        nothing = self.start_vector.new_zeros(1, self.length, self.config.transformer.width)
+        added: Tensor = self.positions(nothing, first=0)[0]
+        return added
+
     def start(self, batch: int) -> KeyValueCache:
         """Return an empty key-value cache for `batch` sequences."""
         return KeyValueCache(self.config.transformer, batch, capacity=self.length, like=self.start_vector)
