@@ -29,12 +29,15 @@ class AutoEncoderConfig(Settings):
     width: int = 128
     """Channels of the latent grid and of every convolution."""
     depth: int = 1
-    """Residual blocks of two 3 x 3 convolutions on each side."""
+    """Residual blocks of two 3 x 3 convolutions in the encoder."""
+    decoder_depth: int = 0
+    """Those in the decoder; 0 for as many as in the encoder."""
 
     def __post_init__(self) -> None:
         require(1 <= self.patch_size <= 64, "patch_size", self.patch_size, "between 1 and 64")
         require(1 <= self.width <= 8192, "width", self.width, "between 1 and 8192")
         require(0 <= self.depth <= 256, "depth", self.depth, "between 0 and 256")
+        require(0 <= self.decoder_depth <= 256, "decoder_depth", self.decoder_depth, "between 0 and 256")
 
 
 class ResidualBlock(nn.Module):
@@ -52,7 +55,7 @@ class ResidualBlock(nn.Module):
 
 
 class PatchAutoEncoder(nn.Module):
-    """An encoder and a decoder that mirror each other; what they compute is drawn at the top of this module."""
+    """An encoder and a decoder; what they compute is drawn at the top of this module."""
 
     def __init__(self, config: AutoEncoderConfig) -> None:
         super().__init__()
@@ -64,7 +67,7 @@ class PatchAutoEncoder(nn.Module):
             *(ResidualBlock(config.width) for _ in range(config.depth)),
         )
         self.decoder = nn.Sequential(
-            *(ResidualBlock(config.width) for _ in range(config.depth)),
+            *(ResidualBlock(config.width) for _ in range(config.decoder_depth or config.depth)),
             nn.Conv2d(config.width, values, kernel_size=1),
             nn.PixelShuffle(config.patch_size),
         )

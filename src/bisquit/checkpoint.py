@@ -1,8 +1,9 @@
 """Models on disk: safetensors files that carry their own configuration.
 
-A model is a folder with `tokenizer.safetensors` and, once a prior is trained, `prior.safetensors`. The metadata of each
-file holds, under the key `bisquit`, JSON with the format's version, the part's kind and its configuration; the prior's
-names the fingerprint of the tokenizer that its tokens come from. Nothing in these files is ever run.
+A model is a folder with `tokenizer.safetensors` and, once a prior is trained, `prior.safetensors`; a feature network,
+by which models are judged, is a folder with `features.safetensors`. The metadata of each file holds, under the key
+`bisquit`, JSON with the format's version, the part's kind and its configuration; the prior's names the fingerprint of
+the tokenizer that its tokens come from. Nothing in these files is ever run.
 """
 
 from __future__ import annotations
@@ -21,14 +22,16 @@ from torch import Tensor, nn
 from bisquit.atomic import atomic_file
 from bisquit.config import parse_settings
 from bisquit.errors import ConfigError, ModelError
+from bisquit.features import FeatureNetwork, FeatureNetworkConfig
 from bisquit.priors import Prior, PriorConfig, build_prior
 from bisquit.tokenizer import Tokenizer, TokenizerConfig
 
 FORMAT_VERSION = 1
 TOKENIZER_FILE = "tokenizer.safetensors"
 PRIOR_FILE = "prior.safetensors"
+FEATURES_FILE = "features.safetensors"
 
-_ARTICLES = {"tokenizer": "a tokenizer", "prior": "a prior", "tokens": "tokens"}
+_ARTICLES = {"tokenizer": "a tokenizer", "prior": "a prior", "features": "a feature network", "tokens": "tokens"}
 
 
 def save_tokenizer(tokenizer: Tokenizer, path: str | os.PathLike[str], dtype: torch.dtype = torch.float32) -> None:
@@ -86,6 +89,27 @@ def load_prior(path: str | os.PathLike[str]) -> SavedPrior:
         raise ModelError(f"{path} describes no prior that this version can build: {error}") from error
     _load_weights(prior, tensors, path)
     return saved
+
+
+def save_features(network: FeatureNetwork, path: str | os.PathLike[str], dtype: torch.dtype = torch.float32) -> None:
+    """Write a feature network to one file, its weights as `dtype`."""
+    description = {"part": "features", "config": network.config.to_dict(), "classes": list(network.classes)}
+    write_tensors(path, _weights(network, dtype), description)
+
+
+def load_features(path: str | os.PathLike[str]) -> FeatureNetwork:
+    """Read what `save_features` wrote; weights become float32. Raises ModelError on anything else."""
+    tensors, description = read_tensors(path, "features")
+    config = _settings(FeatureNetworkConfig, description.get("config"), path)
+    classes = description.get("classes")
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise ModelError(f"{path} names no classes")
+    try:
+        network = FeatureNetwork(config, tuple(classes))
+    except ConfigError as error:
+        raise ModelError(f"{path} describes no feature network that this version can build: {error}") from error
+    _load_weights(network, tensors, path)
+    return network.eval()
 
 
 def write_tensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:

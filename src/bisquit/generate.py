@@ -17,9 +17,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bisquit.checkpoint import PRIOR_FILE, TOKENIZER_FILE, load_prior, load_tokenizer
+from bisquit.checkpoint import (
+    FEATURES_FILE,
+    PRIOR_FILE,
+    TOKENIZER_FILE,
+    load_features,
+    load_prior,
+    load_tokenizer,
+)
 from bisquit.engine import Backend, Precision, paint, prepare
 from bisquit.errors import ConfigError, ModelError, ShapeError
+from bisquit.features import FeatureNetwork
 from bisquit.priors import Prior, SequentialPrior
 from bisquit.progress import Progress
 from bisquit.sampling import SamplingConfig
@@ -158,4 +166,23 @@ def _load_folder(folder: Path) -> Pipeline:
 
 def shipped_models() -> list[str]:
     """Return the names of the models that ship with bisquit."""
-    return sorted(entry.name for entry in _WEIGHTS.iterdir() if entry.is_dir()) if _WEIGHTS.is_dir() else []
+    entries = _WEIGHTS.iterdir() if _WEIGHTS.is_dir() else ()
+    return sorted(entry.name for entry in entries if (entry / TOKENIZER_FILE).is_file())
+
+
+def load_feature_network(source: str | os.PathLike[str] | None = None) -> FeatureNetwork:
+    """Load a feature network: a file, the folder of a run that trained one, or by default the one that ships.
+
+    Raises ModelError if there is none, or if it is damaged or of another version.
+    """
+    if source is not None:
+        path = Path(source)
+        return load_features(path / FEATURES_FILE if path.is_dir() else path)
+    shipped = _WEIGHTS / "features" / FEATURES_FILE
+    if not shipped.is_file():
+        raise ModelError(
+            "no feature network ships with this bisquit: train one with `bisquit train features`, and name its folder "
+            "with --features"
+        )
+    with as_file(shipped) as path:
+        return load_features(path)

@@ -5,3 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 Progress = Callable[[int, int], None]
+
+
+def part_of(progress: Progress | None, done_before: int, total: int) -> Progress | None:
+    """Return a progress for one part of the work that counts on from `done_before` towards `total`."""
+    if progress is None:
+        return None
+    return lambda done, _: progress(done_before + done, total)

@@ -23,7 +23,7 @@ _OF_NO_CONSEQUENCE = ("checkpoint_minutes", "snapshot_epochs")  # settings that 
 class RunRecord(Settings):
     """What `run.json` holds."""
 
-    stage: Literal["tokenizer", "prior"]
+    stage: Literal["tokenizer", "prior", "features"]
     preset: str | None
     """The name of the recipe that it started from."""
     recipe: dict[str, Any]

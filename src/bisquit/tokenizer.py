@@ -104,7 +104,10 @@ class Tokenizer(nn.Module):
 
     def fingerprint(self) -> str:
         """Return 16 hexadecimal digits that name this tokenizer: its configuration and every weight, as float32."""
-        digest = hashlib.sha256(json.dumps(self.config.to_dict(), sort_keys=True).encode())
+        config = self.config.to_dict()
+        if not config["autoencoder"]["decoder_depth"]:
+            del config["autoencoder"]["decoder_depth"]  # some fingerprints are older than it
+        digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
         for name, value in sorted(self.state_dict().items()):
             digest.update(name.encode())
             digest.update(value.detach().to("cpu", torch.float32).contiguous().numpy().tobytes())

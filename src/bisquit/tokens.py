@@ -106,6 +106,31 @@ class TokenSet:
         return loaded
 
 
+@dataclass(frozen=True, eq=False)
+class FreshTokens:
+    """The tokens of frames that are changed at random each time, and so tokenized anew each time."""
+
+    frames: FrameSet
+    tokenizer: Tokenizer
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """The grid (h, w) of each picture."""
+        return self.tokenizer.grid(self.frames.height, self.frames.width)
+
+    @property
+    def frame_size(self) -> tuple[int, int]:
+        """(H, W) of the frames in pixels."""
+        return self.frames.height, self.frames.width
+
+    def batch(self, indices: np.ndarray) -> Tensor:
+        """Return some of the frames as they are, uint8 (B, H, W, 3)."""
+        return torch.from_numpy(self.frames[indices])
+
+
 def tokenize(
     tokenizer: Tokenizer,
     frames: FrameSet,
@@ -144,22 +169,26 @@ def tokenize(
 
 @contextmanager
 def _encoder(tokenizer: Tokenizer) -> Iterator[Callable[[Tensor], Tensor]]:
-    """Yield the fastest way from frames, uint8 (B, H, W, 3), to tokens, int64 (B, h, w)."""
-    quantizer = tokenizer.quantizer
-    if not isinstance(quantizer, BSQ) or quantizer.down.weight.device.type != "cpu":
-        yield tokenizer.encode
+    """Yield the fastest way from many frames, uint8 (B, H, W, 3), to tokens, int64 (B, h, w)."""
+    encode = prepared_encode(tokenizer)
+    if next(tokenizer.parameters()).device.type != "cpu":
+        yield encode
         return
-    project = PreparedEncoder(tokenizer.autoencoder, quantizer.down)
     threads = torch.get_num_threads()
-
-    def encode(frame: Tensor) -> Tensor:
-        return pack_bits(project(frame) >= 0)
-
     try:
         with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             yield lambda frames: torch.cat(list(pool.map(encode, frames.split(1))))
     finally:
         torch.set_num_threads(threads)  # what is set in one thread reaches those that come later
+
+
+def prepared_encode(tokenizer: Tokenizer) -> Callable[[Tensor], Tensor]:
+    """Return `tokenizer.encode` as it is now, arranged to be called often; equal to it but for rounding."""
+    quantizer = tokenizer.quantizer
+    if not isinstance(quantizer, BSQ) or quantizer.down.weight.device.type != "cpu":
+        return tokenizer.encode
+    project = PreparedEncoder(tokenizer.autoencoder, quantizer.down)
+    return lambda frames: pack_bits(project(frames) >= 0)
 
 
 def smallest_unsigned(bits: int) -> np.dtype:

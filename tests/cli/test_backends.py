@@ -82,13 +82,13 @@ def figures(run: Run, trained: Trained, frame_folder: Path, output: Path, *flags
 def test_every_backend_measures_the_same_bits(run: Run, trained: Trained, frame_folder: Path, tmp_path: Path):
     output = tmp_path / "figures.json"
     wanted = figures(run, trained, frame_folder, output)
-    assert (wanted["backend"], wanted["precision"]) == ("torch", "float32")
+    assert (wanted["backend"], wanted["arithmetic"]) == ("torch", "float32")
     for precision, tolerance in (("float32", 1e-6), ("int8", 0.01)):
         found = {
             backend: figures(*(run, trained, frame_folder, output, "--backend", backend, "--precision", precision))
             for backend in ("torch", "engine")
         }
-        assert (found["engine"]["backend"], found["engine"]["precision"]) == ("engine", precision)
+        assert (found["engine"]["backend"], found["engine"]["arithmetic"]) == ("engine", precision)
         bits = {backend: each["bits_per_image"] for backend, each in found.items()}
         assert bits["engine"] == pytest.approx(bits["torch"], rel=1e-6)
         assert bits["engine"] == pytest.approx(wanted["bits_per_image"], rel=tolerance)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from bisquit.errors import FrameError, TokenError
-from bisquit.evaluation import CountModel, Evaluation, evaluate, summary
+from bisquit.evaluation import CountModel, Evaluation, Generation, Nearest, evaluate, summary
+from bisquit.evaluation.generation import FIGURES
 from bisquit.frames import FrameSet
 
 TOKENS = np.array([[[0, 1], [1, 0]], [[1, 1], [1, 1]], [[0, 0], [1, 0]]])
@@ -77,7 +79,7 @@ def test_without_a_prior_its_figures_are_null(frames: FrameSet):
     data = evaluate(BlackOrWhite(), None, frames, None, batch_size=3).to_dict()
     missing = {key for key, value in data.items() if value is None}
     assert data.keys() >= REQUIRED
-    assert missing == {
+    assert missing - set(FIGURES) == {
         "bits_per_image",
         "bits_per_image_stderr",
         "bits_per_token",
@@ -86,6 +88,20 @@ def test_without_a_prior_its_figures_are_null(frames: FrameSet):
         "count_baseline_fitted_on",
         "gain_over_count_baseline",
     }
+    assert missing >= set(FIGURES)
+
+
+def test_what_was_judged_of_new_frames_is_among_the_figures_and_in_the_table(evaluation: Evaluation):
+    figures = dict.fromkeys(FIGURES, 0.25) | {"samples": 70, "class_accuracy": None, "frechet_track_interval": 0.5}
+    generation = Generation(**figures, neighbours=Nearest(np.zeros(70, dtype=np.int64), np.ones(70)))
+    data = replace(evaluation, generation=generation).to_dict()
+    assert {key: data[key] for key in FIGURES} == figures
+    rows = dict(summary(json.loads(json.dumps(data, allow_nan=False))))
+    assert rows["new frames judged"] == "70"
+    assert rows["Fréchet distance to the frames"] == "0.250 ± 0.500"
+    assert rows["nearer to training than 95% of frames"] == "25.0% ± 25.0%, 5% by chance"
+    assert "of the class that was asked for" not in rows
+    assert "new frames judged" not in dict(summary(evaluation.to_dict()))
 
 
 def test_the_summary_has_a_row_for_each_figure_measured(evaluation: Evaluation, frames: FrameSet):

@@ -5,25 +5,37 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import pytest
 from torch import Tensor, nn
 
 from bisquit.autoencoder import AutoEncoderConfig
+from bisquit.features import FeatureNetworkConfig
 from bisquit.frames import FrameSet
 from bisquit.frames.augment import Augmentation
 from bisquit.priors import RasterConfig
 from bisquit.quantizers import BSQConfig
 from bisquit.tokenizer import TokenizerConfig
 from bisquit.tokens import TokenSet, tokenize
-from bisquit.training import PriorRecipe, TokenizerRecipe, TrainingConfig, train_prior, train_tokenizer
-from bisquit.training.modules import PriorModule, StageModule, TokenizerModule
+from bisquit.training import (
+    FeaturesRecipe,
+    PriorRecipe,
+    TokenizerRecipe,
+    TrainingConfig,
+    train_features,
+    train_prior,
+    train_tokenizer,
+)
+from bisquit.training.modules import FeaturesModule, PriorModule, StageModule, TokenizerModule
 from bisquit.transformer import TransformerConfig
 
 TOKENIZER = TokenizerConfig(AutoEncoderConfig(patch_size=4, width=8, depth=1), BSQConfig(bits=4))
 PRIOR = RasterConfig(transformer=TransformerConfig(width=8, n_layers=1, n_heads=2, feed_forward=12, dropout=0.2))
+NETWORK = FeatureNetworkConfig(widths=(8, 8), dimensions=4)
 USUAL = TrainingConfig(
     epochs=2,
     batch_size=4,  # ten steps an epoch, and one of the 41 pictures sits out: Lightning warns of fewer than ten
@@ -38,31 +50,45 @@ Train = Callable[..., nn.Module]
 
 
 class Data(NamedTuple):
-    """What both stages train on and are validated on."""
+    """What the stages train on and are validated on."""
 
     frames: FrameSet
     valid_frames: FrameSet
     tokens: TokenSet
     valid_tokens: TokenSet
+    labelled: FrameSet
+    valid_labelled: FrameSet
 
 
 @pytest.fixture(scope="session")
 def data(make_noise, make_tokenizer) -> Data:
-    """41 pictures of a grid of 2 x 3 tokens, and 6 to validate on."""
+    """41 pictures of a grid of 2 x 3 tokens, and 6 to validate on; and 41 and 6 that have a class, among others."""
     frames, valid, tokenizer = make_noise(41), make_noise(6, seed=1), make_tokenizer(bits=4)
-    return Data(frames, valid, tokenize(tokenizer, frames), tokenize(tokenizer, valid))
+    labelled, valid_labelled = tinted(make_noise(62)), tinted(make_noise(9, seed=1))
+    return Data(frames, valid, tokenize(tokenizer, frames), tokenize(tokenizer, valid), labelled, valid_labelled)
+
+
+def tinted(frames: FrameSet) -> FrameSet:
+    """Return frames darkened, those of the second class but a little, so that the classes can be told apart."""
+    shares = np.where(frames.labels == 1, 0.9, 0.4)[:, None, None, None]
+    return replace(frames, pixels=(frames.pixels * shares).astype(np.uint8))
 
 
 @pytest.fixture(scope="session")
 def train(data: Data) -> Train:
     """A function that trains a stage in a folder: augmentation, dropout, average, warm-up and cosine are all on."""
 
-    def train(stage: Literal["tokenizer", "prior"], out: Path, resume: bool = False, **changes: Any) -> nn.Module:
+    def train(
+        stage: Literal["tokenizer", "prior", "features"], out: Path, resume: bool = False, **changes: Any
+    ) -> nn.Module:
         settings = USUAL.replace(**changes)
         if stage == "tokenizer":
             recipe = TokenizerRecipe(TOKENIZER, Augmentation(flip=True, shift_px=2, colour=0.2), settings)
             return train_tokenizer(recipe, data.frames, data.valid_frames, out, resume=resume)
-        return train_prior(PriorRecipe(PRIOR, settings), data.tokens, data.valid_tokens, out, resume=resume)
+        if stage == "features":
+            features_recipe = FeaturesRecipe(NETWORK, Augmentation(flip=True, shift_px=2, colour=0.2), settings)
+            return train_features(features_recipe, data.labelled, data.valid_labelled, out, resume=resume)
+        return train_prior(PriorRecipe(PRIOR, training=settings), data.tokens, data.valid_tokens, out, resume=resume)
 
     return train
 
@@ -85,10 +111,10 @@ class Watch:
         """The steps that were taken, in turn."""
         return [step for step, _ in self.losses]
 
-    def wrap(self, step: Callable[[Any, Tensor, int], Tensor]) -> Callable[[Any, Tensor, int], Tensor]:
+    def wrap(self, step: Callable[[Any, Any, int], Tensor]) -> Callable[[Any, Any, int], Tensor]:
         """Return a module's `training_step` with the watch around it."""
 
-        def training_step(module: StageModule, batch: Tensor, batch_idx: int) -> Tensor:
+        def training_step(module: StageModule, batch: Any, batch_idx: int) -> Tensor:
             at = module.global_step
             self.before_step(module)
             loss = step(module, batch, batch_idx)
@@ -102,7 +128,7 @@ class Watch:
 def watch(monkeypatch: pytest.MonkeyPatch) -> Watch:
     """A watch over every training of this test."""
     watch = Watch()
-    for module in (TokenizerModule, PriorModule):
+    for module in (TokenizerModule, PriorModule, FeaturesModule):
         monkeypatch.setattr(module, "training_step", watch.wrap(module.training_step))
     return watch
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bisquit.training.data import Batches, StepLoader
+from bisquit.training.data import Batches, Labelled, StepLoader
 
 
 def make_batches(
@@ -109,3 +109,15 @@ def test_an_error_while_fetching_is_raised_where_the_batch_is_used():
     assert next(loader).item() == 0
     with pytest.raises(OSError, match="frames are gone"):
         next(loader)
+
+
+def test_pictures_can_come_with_their_classes():
+    def fetch(indices: np.ndarray) -> Labelled:
+        return Labelled(torch.from_numpy(indices), torch.from_numpy(10 * indices))
+
+    batches = Batches(train=(8, fetch), valid=(3, fetch), batch_size=4, seed=0, valid_batch_size=2)
+    batches.trainer = SimpleNamespace(global_step=1)
+    for step, batch in enumerate(batches.train_dataloader(), start=1):
+        assert batch.frames.tolist() == batches.indices(step).tolist()
+        assert batch.labels.tolist() == (10 * batches.indices(step)).tolist()
+    assert [batch.labels.tolist() for batch in batches.val_dataloader()] == [[0, 10], [20]]

@@ -1,25 +1,38 @@
-"""The two stages as Lightning modules."""
+"""The stages as Lightning modules."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
 from bisquit.training import TrainingConfig, modules
-from bisquit.training.modules import PriorModule, psnr_db
+from bisquit.training.modules import PriorModule, psnr_db, rarity_weights
 
 
 def test_psnr_is_on_a_range_of_length_one():
     assert psnr_db(torch.tensor([1.0, 0.1, 0.001, 0.0])).tolist() == pytest.approx([0, 10, 30, 100], abs=1e-4)
 
 
+def test_muon_takes_the_inner_matrices_at_its_own_rate(make_prior):
+    prior = make_prior()
+    module = PriorModule(prior, TrainingConfig(learning_rate=0.5, muon_learning_rate=0.25, warmup_steps=4))
+    module.trainer = SimpleNamespace(estimated_stepping_batches=100, precision="bf16-mixed")
+    groups = module.configure_optimizers()["optimizer"].param_groups
+    taken = {id(p): group["lr"] for group in groups for p in group["params"]}
+    assert len(taken) == len(list(prior.parameters()))
+    inner = {id(p) for p in prior.transformer.blocks.parameters() if p.ndim == 2}
+    assert {p for p, rate in taken.items() if rate == pytest.approx(0.05)} == inner
+    assert [group["stacked"] for group in groups if group["muon"]] == [1, 3]
+
+
 def test_weight_decay_is_of_matrices_alone_and_the_rate_starts_warm(make_prior):
     prior = make_prior()
     module = PriorModule(prior, TrainingConfig(learning_rate=0.5, weight_decay=0.3, warmup_steps=4))
-    module.trainer = SimpleNamespace(estimated_stepping_batches=100)
+    module.trainer = SimpleNamespace(estimated_stepping_batches=100, precision="32-true")
     configured = module.configure_optimizers()
     decays = {
         id(parameter): group["weight_decay"]
@@ -42,3 +55,10 @@ def test_each_step_is_augmented_from_a_seed_of_its_own(train, monkeypatch: pytes
     monkeypatch.setattr(modules, "augment", watched)
     train("tokenizer", tmp_path)
     assert len(set(seeds)) == len(seeds) == 20  # two epochs of ten; validation is not augmented
+
+
+def test_every_class_has_an_equal_part_in_the_weights_whose_mean_is_one():
+    labels = np.array([0] * 6 + [1] * 3 + [2])
+    weights = rarity_weights(labels, 3)
+    assert (weights * torch.tensor([6, 3, 1])).tolist() == pytest.approx([10 / 3] * 3)
+    assert weights[torch.from_numpy(labels)].mean().item() == pytest.approx(1)

@@ -6,9 +6,11 @@ import json
 import signal
 import threading
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -16,14 +18,15 @@ from torch.nn import functional as F
 
 from bisquit.autoencoder import to_float
 from bisquit.checkpoint import load_prior, load_tokenizer
-from bisquit.errors import BisquitError, ConfigError, RunError, RunStopped, TokenError
+from bisquit.errors import BisquitError, ConfigError, FrameError, RunError, RunStopped, TokenError
+from bisquit.features import FeatureNetwork
 from bisquit.generate import load
 from bisquit.priors import Prior
 from bisquit.tokenizer import Tokenizer
 from bisquit.tokens import tokenize
-from bisquit.training import PriorRecipe, TokenizerRecipe, train_prior, train_tokenizer
+from bisquit.training import FeaturesRecipe, PriorRecipe, TokenizerRecipe, train_features, train_prior, train_tokenizer
 
-STAGES = ["tokenizer", "prior"]
+STAGES = ["tokenizer", "prior", "features"]
 
 
 def refusal(kind: type[BisquitError], run: Any, *arguments: Any, **named: Any) -> str:
@@ -44,7 +47,8 @@ def test_a_run_says_what_made_it(stage: str, train, tmp_path: Path):
     record = json.loads((tmp_path / "run.json").read_text())
     assert (record["stage"], record["finished"], record["precision"]) == (stage, True, "float32")
     assert set(record["versions"]) == {"bisquit", "torch", "python"}
-    recipe = {"tokenizer": TokenizerRecipe, "prior": PriorRecipe}[stage].from_dict(record["recipe"])
+    recipes = {"tokenizer": TokenizerRecipe, "prior": PriorRecipe, "features": FeaturesRecipe}
+    recipe = recipes[stage].from_dict(record["recipe"])
     assert recipe.training.epochs == 1
     assert recipe.training.ema_decay == 0.9
 
@@ -73,7 +77,55 @@ def test_a_priors_valid_loss_is_that_of_the_saved_model_in_nats_a_token(train, d
     assert best_loss(tmp_path) == pytest.approx(loss.item(), rel=1e-5)
 
 
-@pytest.mark.parametrize("stage", STAGES)
+def test_a_feature_networks_valid_loss_weighs_each_frame_by_the_rarity_of_its_class(train, data, tmp_path: Path):
+    network = train("features", tmp_path, epochs=1)
+    assert isinstance(network, FeatureNetwork)
+    valid, labels = data.valid_labelled, data.labelled.labels
+    chosen = np.flatnonzero(valid.labels >= 0)
+    assert network.classes == ("ice", "sand")
+    losses = F.cross_entropy(
+        network.describe(torch.from_numpy(valid[chosen])).logits,
+        torch.from_numpy(valid.labels[chosen]),
+        reduction="none",
+    )
+    weights = torch.tensor([(labels >= 0).sum() / (2 * (labels == kind).sum()) for kind in valid.labels[chosen]])
+    assert best_loss(tmp_path) == pytest.approx(float((weights * losses).mean()), rel=1e-5)
+
+
+def test_a_feature_network_learns_to_tell_classes_apart(train, data, tmp_path: Path):
+    network = train("features", tmp_path, epochs=8)
+    chosen = np.flatnonzero(data.valid_labelled.labels >= 0)
+    seen = network.describe(torch.from_numpy(data.valid_labelled[chosen])).logits.argmax(dim=1)
+    assert seen.tolist() == data.valid_labelled.labels[chosen].tolist()
+
+
+def test_a_class_that_is_not_trained_on_is_left_out(data, make_noise, tmp_path: Path):
+    classes = ("fire", "ice", "sand")
+    frames, valid = data.labelled.with_classes(classes), data.valid_labelled.with_classes(classes)
+    valid = replace(valid, labels=np.where(valid.labels == 1, 0, valid.labels))
+    recipe = FeaturesRecipe.from_dict(
+        {"training": {"epochs": 1, "batch_size": 4, "precision": "float32"}, "network": {"widths": [8]}}
+    )
+    network = train_features(recipe, frames, valid, tmp_path)
+    assert network.classes == ("ice", "sand")
+    data_of_run = json.loads((tmp_path / "run.json").read_text())["data"]
+    assert data_of_run["classes"] == ["ice", "sand"]
+    assert data_of_run["frames"]["frames"] == 41
+    assert data_of_run["valid_frames"]["frames"] == 3  # those of sand
+
+
+def test_frames_without_two_classes_train_no_feature_network(data, tmp_path: Path):
+    none = replace(data.frames, labels=np.full(41, -1))
+    one = replace(data.frames, labels=np.zeros(41, dtype=np.int64))
+    out = tmp_path / "run"
+    assert "have 0 classes" in refusal(FrameError, train_features, FeaturesRecipe(), none, data.valid_frames, out)
+    assert "have 1 classes" in refusal(FrameError, train_features, FeaturesRecipe(), one, data.valid_frames, out)
+    unknown = replace(data.valid_frames, labels=np.full(6, -1))
+    assert "no valid frame" in refusal(FrameError, train_features, FeaturesRecipe(), data.frames, unknown, out)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("stage", ["tokenizer", "prior"])
 def test_a_run_gives_a_model_that_loads(stage: str, train, data, tmp_path: Path):
     train(stage, tmp_path, epochs=1)
     pipeline = load(tmp_path)
@@ -321,6 +373,7 @@ def test_curves_and_pictures_are_logged(train, tmp_path: Path):
             "reconstructions",
         ),
         "prior": ({"train/loss", "train/bits_per_image", "valid/bits_per_image", "valid/bits_per_token"}, "samples"),
+        "features": ({"train/loss", "train/accuracy", "valid/accuracy"}, None),
     }
     for stage, (scalars, picture) in wanted.items():
         train(stage, tmp_path / stage)
@@ -329,5 +382,5 @@ def test_curves_and_pictures_are_logged(train, tmp_path: Path):
         tags = events.Tags()
         assert scalars | {"valid/loss", "train/frames_per_s"} <= set(tags["scalars"])
         assert len(events.Scalars("valid/loss")) == 2
-        assert tags["images"] == [picture]
+        assert tags["images"] == ([picture] if picture else [])
         assert min(event.value for event in events.Scalars("train/frames_per_s")) > 0

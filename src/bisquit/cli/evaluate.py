@@ -1,11 +1,15 @@
-"""`bisquit evaluate`: a model measured on frames, as a table and as JSON."""
+"""`bisquit evaluate`: a model measured on frames, and its new frames judged by them, as a table and as JSON."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import click
+import numpy as np
+from click.core import ParameterSource
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -19,17 +23,24 @@ from bisquit.cli.options import (
     part_option,
     progress_bar,
     read_frames,
+    seed_option,
 )
+from bisquit.cli.settings import override, settings_options
 from bisquit.engine import Backend, Precision, prepare
 from bisquit.errors import FrameError, RunError, TokenError
-from bisquit.evaluation import CountModel, evaluate, summary
+from bisquit.evaluation import CountModel, Generation, check_judgeable, evaluate, judge, summary
 from bisquit.evaluation.count_baseline import MAX_CODEBOOK_SIZE
-from bisquit.frames import FrameSet, load_frames
-from bisquit.generate import Pipeline, load
+from bisquit.features import FeatureNetwork
+from bisquit.frames import FrameSet, load_frames, paired_sheet, write_frame
+from bisquit.frames.listing import PICTURE_SUFFIXES
+from bisquit.generate import Pipeline, load, load_feature_network
 from bisquit.priors import SequentialPrior
 from bisquit.record import RECORD_FILE, RunRecord
+from bisquit.sampling import SamplingConfig
 from bisquit.tokenizer import Tokenizer
 from bisquit.tokens import TokenSet, tokenize
+
+SHOWN = 16  # pairs on the sheet of --neighbours
 
 
 @click.command()
@@ -42,6 +53,29 @@ from bisquit.tokens import TokenSet, tokenize
     help="Tokens to fit the count baseline on; else those that the prior was trained on, else those of bundled:train.",
 )
 @click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True, help="Frames at a time.")
+@click.option(
+    "--samples",
+    "number",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="How many new frames to paint and judge by --frames, a thousand say; by the backend that `bisquit sample` "
+    "takes, unless --backend names one.",
+)
+@click.option(
+    "--real",
+    default="bundled:train",
+    show_default=True,
+    help="Frames of other races than those of --frames, best all that the model was trained on: --samples are compared "
+    "with what they reach, and copies are looked for among them.",
+)
+@click.option("--features", type=OUTPUT, help="What `bisquit train features` made; else the network that ships.")
+@click.option(
+    "--neighbours", type=OUTPUT, help="A sheet of the --samples nearest to a frame of --real, each above that one."
+)
+@click.option("--keep-samples", type=OUTPUT, help="A file for the --samples as NumPy's .npz, under the name frames.")
+@seed_option
+@settings_options(SamplingConfig)
 @backend_options("torch")
 @device_option
 @frames_options
@@ -52,23 +86,58 @@ def command(
     output: Path | None,
     count_tokens: Path | None,
     batch_size: int,
+    number: int,
+    real: str,
+    features: Path | None,
+    neighbours: Path | None,
+    keep_samples: Path | None,
+    seed: int,
     backend: Backend,
     precision: Precision,
     device: str,
     size: tuple[int, int] | None,
     skip_bad: bool,
     part: str,
+    **given: Any,
 ) -> None:
-    """Measure a model on frames: what its tokens lose, how many bits they take, how well its codebook is used."""
+    """Measure a model on frames: what its tokens lose, how many bits they take, how well its codebook is used.
+
+    With --samples new frames are painted as well, and judged by the frames, which the model must not have seen.
+    """
+    settings = override(SamplingConfig(), given)
+    _check_outputs(number, neighbours, keep_samples)
     pipeline = load(model).to(device)
     frame_set = read_frames(frames, size, skip_bad, part)
-    _check_size(pipeline, frame_set)
+    _check_size(pipeline, frame_set, exactly=number > 0)
+    painted = None
+    if number:
+        judges = Judges(load_feature_network(features).to(device), read_frames(real, size, skip_bad))
+        check_judgeable(number, frame_set, judges.real, judges.network)
+        with progress_bar("painting tokens") as progress:
+            painted = pipeline.sample(
+                number,
+                seed=seed,
+                settings=settings,
+                batch_size=batch_size,
+                backend=_painting_backend(backend),
+                precision=precision,
+                progress=progress,
+            )
+        if keep_samples:
+            _keep(painted, keep_samples)
     counts, counted_on = _count_model(pipeline.tokenizer, Path(model), count_tokens)
     prior = prepare(pipeline.prior, backend, precision) if isinstance(pipeline.prior, SequentialPrior) else None
     with progress_bar("measuring") as progress:
         result = evaluate(pipeline.tokenizer, prior, frame_set, counts, batch_size, progress)
+    if painted is not None:
+        generation = _judge(painted, frame_set, judges, pipeline.tokenizer, batch_size)
+        result = replace(result, generation=generation)
+        if neighbours:
+            write_frame(_nearest_sheet(painted, generation, judges.real), neighbours)
     extra = {"count_baseline_source": counted_on, "skipped": len(frame_set.skipped)}
-    computed = {"model": model, "backend": backend, "precision": precision}
+    computed: dict[str, Any] = {"model": model, "backend": backend, "arithmetic": precision}
+    if number:
+        computed |= {"seed": seed, **settings.to_dict(), "real": real}
     figures = {**computed, **result.to_dict(), **extra}
     if output:
         with atomic_file(output) as partial:
@@ -83,12 +152,51 @@ def command(
         click.echo(f"- {advice}")
 
 
-def _check_size(pipeline: Pipeline, frames: FrameSet) -> None:
-    """Raise FrameError, before any work, if the prior is over other grids than those of the frames."""
+class Judges(NamedTuple):
+    """What new frames are judged by, beside the frames that are held out."""
+
+    network: FeatureNetwork
+    real: FrameSet
+
+
+def _check_outputs(number: int, neighbours: Path | None, keep_samples: Path | None) -> None:
+    """Refuse, before any work, files that nothing would come into, or that could not be written."""
+    if not number and (neighbours or keep_samples):
+        raise click.UsageError("--neighbours and --keep-samples are of new frames: say how many with --samples")
+    if neighbours and neighbours.suffix.lower() not in PICTURE_SUFFIXES:
+        raise click.BadParameter(f"{neighbours} must end like a picture, such as .png", param_hint="--neighbours")
+
+
+def _painting_backend(given: Backend) -> Backend:
+    """Return what paints: what was asked for, else what `bisquit sample` takes; the default is for measuring bits."""
+    source = click.get_current_context().get_parameter_source("backend")
+    return "auto" if source is ParameterSource.DEFAULT else given
+
+
+def _keep(painted: np.ndarray, output: Path) -> None:
+    with atomic_file(output) as partial, partial.open("wb") as file:
+        np.savez_compressed(file, frames=painted)
+
+
+def _judge(painted: np.ndarray, frames: FrameSet, judges: Judges, tokenizer: Tokenizer, batch_size: int) -> Generation:
+    with progress_bar("judging new frames") as progress:
+        return judge(painted, frames, judges.real, judges.network, tokenizer, batch_size=batch_size, progress=progress)
+
+
+def _nearest_sheet(painted: np.ndarray, generation: Generation, real: FrameSet) -> np.ndarray:
+    """Return a sheet of the new frames that are nearest to a real one, the nearest first, each above that one."""
+    order = np.argsort(generation.neighbours.rms, kind="stable")[:SHOWN]
+    return paired_sheet(painted[order], real[generation.neighbours.index[order]])
+
+
+def _check_size(pipeline: Pipeline, frames: FrameSet, exactly: bool) -> None:
+    """Raise FrameError, before any work, if the prior is over other grids than the frames'; if exactly, other sizes."""
     if pipeline.frame_size is None:
         return
     height, width = pipeline.frame_size
-    if pipeline.tokenizer.grid(frames.height, frames.width) != pipeline.tokenizer.grid(height, width):
+    is_other_size = (frames.height, frames.width) != (height, width)
+    is_other_grid = pipeline.tokenizer.grid(frames.height, frames.width) != pipeline.tokenizer.grid(height, width)
+    if is_other_grid or (exactly and is_other_size):
         raise FrameError(
             f"frames are {frames.height} x {frames.width}, the model's {height} x {width}: pass --size {height}x{width}"
         )

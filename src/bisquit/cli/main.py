@@ -11,7 +11,7 @@ import click
 from bisquit.errors import BisquitError, RunStopped
 
 VERBS = {
-    "train": ("bisquit.cli.train", "Train a tokenizer, or a prior over its tokens."),
+    "train": ("bisquit.cli.train", "Train a tokenizer, a prior over its tokens, or a network of features."),
     "tokenize": ("bisquit.cli.tokenize", "Turn a set of frames into a file of tokens."),
     "sample": ("bisquit.cli.sample", "Paint new frames."),
     "reconstruct": ("bisquit.cli.reconstruct", "Send pictures through their tokens and back."),

@@ -87,6 +87,17 @@ def report_skipped(skipped: tuple[str, ...]) -> None:
         click.echo(f"left out {len(skipped)} that could not be read: {', '.join(skipped[:5])}{more}", err=True)
 
 
+def seed_option(function: Function) -> Function:
+    """Add the flag that says which pictures are painted."""
+    return click.option(
+        "--seed",
+        type=int,
+        default=0,
+        show_default=True,
+        help="A seed's frame i is the same however many are painted, and whatever --batch-size is.",
+    )(function)
+
+
 def device_option(function: Function) -> Function:
     """Add the flag that says where a model runs."""
     return click.option(

@@ -11,7 +11,7 @@ import torch
 
 from bisquit.cli.options import OUTPUT, device_option, frames_options, progress_bar, read_frames
 from bisquit.evaluation import ReconstructionMeter
-from bisquit.frames import contact_sheet, read_frame, write_frame
+from bisquit.frames import paired_sheet, read_frame, write_frame
 from bisquit.frames.listing import PARQUET_SUFFIX
 from bisquit.generate import Pipeline, load
 
@@ -52,7 +52,7 @@ def command(
         frames = read_frames(source, size, skip_bad)
         if output.suffix:
             shown = frames[np.linspace(0, len(frames) - 1, min(number, len(frames))).astype(np.int64)]
-            write_frame(_pairs(shown, _through_tokens(pipeline, shown, meter)), output)
+            write_frame(paired_sheet(shown, _through_tokens(pipeline, shown, meter)), output)
         else:
             with progress_bar("reconstructing") as progress:
                 for i, name in enumerate(_file_names(frames.names)):
@@ -66,14 +66,6 @@ def _through_tokens(pipeline: Pipeline, frames: np.ndarray, meter: Reconstructio
     remade = pipeline.decode(pipeline.encode(frames), (frames.shape[1], frames.shape[2]))
     meter.update(torch.from_numpy(frames), torch.from_numpy(remade))
     return remade
-
-
-def _pairs(frames: np.ndarray, remade: np.ndarray, most_columns: int = 4) -> np.ndarray:
-    """Return a sheet with rows of frames and, under each, the row of what became of them."""
-    columns = min(most_columns, len(frames))
-    blank = np.full((-len(frames) % columns, *frames.shape[1:]), 255, dtype=np.uint8)
-    rows = [np.concatenate((part, blank)).reshape(-1, columns, *frames.shape[1:]) for part in (frames, remade)]
-    return contact_sheet(np.stack(rows, axis=1).reshape(-1, *frames.shape[1:]), columns)
 
 
 def _file_names(names: Sequence[str]) -> list[Path]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from bisquit.cli.options import OUTPUT, backend_options, device_option, progress_bar
+from bisquit.cli.options import OUTPUT, backend_options, device_option, progress_bar, seed_option
 from bisquit.cli.settings import override, settings_options
 from bisquit.engine import Backend, Precision
 from bisquit.frames import contact_sheet, write_frame
@@ -18,13 +18,7 @@ from bisquit.sampling import SamplingConfig
 @click.command()
 @click.option("--model", required=True, help="A shipped model's name, or a folder that `bisquit train prior` made.")
 @click.option("-n", "--number", type=click.IntRange(min=1), default=16, show_default=True, help="How many frames.")
-@click.option(
-    "--seed",
-    type=int,
-    default=0,
-    show_default=True,
-    help="A seed's frame i is the same whatever -n and --batch-size are.",
-)
+@seed_option
 @click.option("-o", "--output", required=True, type=OUTPUT, help="The sheet to write, such as sheet.png.")
 @click.option(
     "--separate", is_flag=True, help="One file each: -o is then a folder, or a file name that numbers are put into."

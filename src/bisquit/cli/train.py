@@ -1,35 +1,55 @@
-"""`bisquit train tokenizer` and `bisquit train prior`."""
+"""`bisquit train tokenizer`, `bisquit train prior` and `bisquit train features`."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
-from bisquit.cli.options import OUTPUT, frames_options, progress_bar, report_skipped
+from bisquit.cli.options import OUTPUT, frames_options, part_option, progress_bar, read_frames, report_skipped
 from bisquit.cli.settings import override, settings_options
-from bisquit.frames import BUNDLED, load_splits
+from bisquit.frames import BUNDLED, FrameSet, load_splits
 from bisquit.presets import PRESETS, get_preset
-from bisquit.tokens import TokenSet
-from bisquit.training import PriorRecipe, TokenizerRecipe, train_prior, train_tokenizer
+from bisquit.tokens import FreshTokens, TokenSet
+from bisquit.training import (
+    FeaturesRecipe,
+    PriorRecipe,
+    TokenizerRecipe,
+    train_features,
+    train_prior,
+    train_tokenizer,
+)
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def _run_on_frames_options(function: Function) -> Function:
+    """Add the flags of a run that trains on frames."""
+    options = (
+        click.option("--preset", required=True, help=f"The recipe to start from: {', '.join(PRESETS)}."),
+        click.option("--frames", required=True, help="Frames: a Parquet file, a folder, a glob, or bundled."),
+        click.option("--valid-frames", help="Frames to validate on; else some races of --frames are held out."),
+        click.option("--out", required=True, type=OUTPUT, help="The folder of the run."),
+        click.option("--resume", is_flag=True, help="Go on with the run in --out if there is one."),
+        frames_options,
+    )
+    for option in reversed(options):
+        function = option(function)
+    return function
 
 
 @click.group()
 def command() -> None:
-    """Train a tokenizer, or a prior over its tokens.
+    """Train a tokenizer, a prior over its tokens, or a feature network, which judges what they paint.
 
     A run lives in one folder, saves its state every few minutes and when it is interrupted, and goes on with --resume.
     """
 
 
 @command.command()
-@click.option("--preset", required=True, help=f"The recipe to start from: {', '.join(PRESETS)}.")
-@click.option("--frames", required=True, help="Frames: a Parquet file, a folder, a glob, or bundled.")
-@click.option("--valid-frames", help="Frames to validate on; else some races of --frames are held out.")
-@click.option("--out", required=True, type=OUTPUT, help="The folder of the run.")
-@click.option("--resume", is_flag=True, help="Go on with the run in --out if there is one.")
-@frames_options
+@_run_on_frames_options
 @settings_options(TokenizerRecipe)
 def tokenizer(
     preset: str,
@@ -43,28 +63,78 @@ def tokenizer(
 ) -> None:
     """Train a tokenizer on frames."""
     recipe = override(get_preset(preset).tokenizer, given)
-    with progress_bar("reading frames") as progress:
-        train, valid = load_splits(frames, valid_frames, size=size, skip_bad=skip_bad, progress=progress)
-    report_skipped(tuple(dict.fromkeys(train.skipped + valid.skipped)))
-    sources = {"frames": _source(frames), "valid_frames": _source(valid_frames or frames)}
+    train, valid, sources = _read(frames, valid_frames, size, skip_bad)
     train_tokenizer(recipe, train, valid, out, resume=resume, preset=preset, sources=sources)
     click.echo(f"tokenizer in {out}")
 
 
 @command.command()
 @click.option("--preset", required=True, help=f"The recipe to start from: {', '.join(PRESETS)}.")
-@click.option("--tokens", required=True, type=OUTPUT, help="Tokens to train on, as `bisquit tokenize` writes them.")
+@click.option("--tokens", type=OUTPUT, help="Tokens to train on, as `bisquit tokenize` writes them.")
 @click.option("--valid-tokens", required=True, type=OUTPUT, help="Tokens of the same tokenizer to validate on.")
+@click.option("--frames", help="Frames to train on instead, changed at random and tokenized anew each time.")
 @click.option("--out", required=True, type=OUTPUT, help="The folder of the run.")
 @click.option("--resume", is_flag=True, help="Go on with the run in --out if there is one.")
+@frames_options
+@part_option
 @settings_options(PriorRecipe)
-def prior(preset: str, tokens: Path, valid_tokens: Path, out: Path, resume: bool, **given: Any) -> None:
+def prior(
+    preset: str,
+    tokens: Path | None,
+    valid_tokens: Path,
+    frames: str | None,
+    out: Path,
+    resume: bool,
+    size: tuple[int, int] | None,
+    skip_bad: bool,
+    part: str,
+    **given: Any,
+) -> None:
     """Train a prior on tokens; the folder then holds a whole model, its tokenizer too."""
+    if (tokens is None) == (frames is None):
+        raise click.UsageError("pass either --tokens or --frames to train on")
     recipe = override(get_preset(preset).prior, given)
-    sources = {"tokens": _source(tokens), "valid_tokens": _source(valid_tokens)}
-    token_sets = TokenSet.load(tokens), TokenSet.load(valid_tokens)
-    train_prior(recipe, *token_sets, out, resume=resume, preset=preset, sources=sources)
+    valid = TokenSet.load(valid_tokens)
+    sources = {"valid_tokens": _source(valid_tokens)}
+    train: TokenSet | FreshTokens
+    if tokens is not None:
+        train, sources["tokens"] = TokenSet.load(tokens), _source(tokens)
+    else:
+        assert frames is not None
+        frame_set = read_frames(frames, size, skip_bad, part)
+        train, sources["frames"] = FreshTokens(frame_set, valid.tokenizer), _source(frames)
+    train_prior(recipe, train, valid, out, resume=resume, preset=preset, sources=sources)
     click.echo(f"model in {out}")
+
+
+@command.command()
+@_run_on_frames_options
+@settings_options(FeaturesRecipe)
+def features(
+    preset: str,
+    frames: str,
+    valid_frames: str | None,
+    out: Path,
+    resume: bool,
+    size: tuple[int, int] | None,
+    skip_bad: bool,
+    **given: Any,
+) -> None:
+    """Train a feature network on frames and their classes, by which `bisquit evaluate` judges new frames."""
+    recipe = override(get_preset(preset).features, given)
+    train, valid, sources = _read(frames, valid_frames, size, skip_bad)
+    train_features(recipe, train, valid, out, resume=resume, preset=preset, sources=sources)
+    click.echo(f"feature network in {out}")
+
+
+def _read(
+    frames: str, valid_frames: str | None, size: tuple[int, int] | None, skip_bad: bool
+) -> tuple[FrameSet, FrameSet, dict[str, str]]:
+    """Return the frames to train on and those to validate on, and where they came from."""
+    with progress_bar("reading frames") as progress:
+        train, valid = load_splits(frames, valid_frames, size=size, skip_bad=skip_bad, progress=progress)
+    report_skipped(tuple(dict.fromkeys(train.skipped + valid.skipped)))
+    return train, valid, {"frames": _source(frames), "valid_frames": _source(valid_frames or frames)}
 
 
 def _source(name: str | Path) -> str:

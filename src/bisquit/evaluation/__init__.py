@@ -1,10 +1,13 @@
-"""How good a model is: what its tokenizer loses and wastes, what its prior needs, and how far counting comes."""
+"""How good a model is: what its tokenizer loses and wastes, what its prior needs and paints, how far counting comes."""
 
 from __future__ import annotations
 
 from bisquit.evaluation.codebook import BitPair, CodebookHealth, codebook_health
 from bisquit.evaluation.count_baseline import CountModel
+from bisquit.evaluation.frechet import frechet_distance, frechet_interval
+from bisquit.evaluation.generation import Generation, check_judgeable, judge
 from bisquit.evaluation.likelihood import Likelihood, likelihood
+from bisquit.evaluation.neighbours import Memorisation, Nearest, manifold, memorisation, nearest
 from bisquit.evaluation.reconstruction import Reconstruction, ReconstructionMeter
 from bisquit.evaluation.report import CountBaseline, Evaluation, SummaryRow, evaluate, summary
 
@@ -14,12 +17,22 @@ __all__ = [
     "CountBaseline",
     "CountModel",
     "Evaluation",
+    "Generation",
     "Likelihood",
+    "Memorisation",
+    "Nearest",
     "Reconstruction",
     "ReconstructionMeter",
     "SummaryRow",
+    "check_judgeable",
     "codebook_health",
     "evaluate",
+    "frechet_distance",
+    "frechet_interval",
+    "judge",
     "likelihood",
+    "manifold",
+    "memorisation",
+    "nearest",
     "summary",
 ]

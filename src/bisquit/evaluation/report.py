@@ -4,6 +4,7 @@
                          ├── codebook_health                   codes_used, perplexity, advice
                          ├── likelihood(prior)                 bits_per_image
                          └── CountModel.bits                   count_baseline_bits_per_image
+    samples ──judge──> frechet_track, precision, nearest_share ...
 
 Bits mean nothing without the distortion beside them, so that one table holds both.
 """
@@ -21,12 +22,13 @@ from bisquit.config import require
 from bisquit.errors import FrameError, TokenError
 from bisquit.evaluation.codebook import CodebookHealth, codebook_health
 from bisquit.evaluation.count_baseline import CountModel
+from bisquit.evaluation.generation import Generation, figures_of
 from bisquit.evaluation.inference import measured
 from bisquit.evaluation.likelihood import Likelihood, likelihood
 from bisquit.evaluation.reconstruction import Reconstruction, ReconstructionMeter
 from bisquit.frames import FrameSet
 from bisquit.priors.base import SequentialPrior
-from bisquit.progress import Progress
+from bisquit.progress import Progress, part_of
 from bisquit.tokenizer import Tokenizer
 
 
@@ -52,6 +54,8 @@ class Evaluation:
     """None for a tokenizer without a prior."""
     count_baseline: CountBaseline | None
     """None where no count model was fitted."""
+    generation: Generation | None = None
+    """None where no new frames were judged."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the figures as one flat dictionary of plain data, with None for what was not measured."""
@@ -65,6 +69,7 @@ class Evaluation:
             "ssim": self.reconstruction.ssim,
             **self._bits(),
             **_codebook_figures(self.codebook),
+            **figures_of(self.generation),
         }
 
     def _bits(self) -> dict[str, float | None]:
@@ -133,6 +138,29 @@ _SUMMARY = (  # the key that must have been measured, what it is called, how it 
     ("joint_entropy_bits", "entropy of a token", "{joint_entropy_bits:.2f} bits"),
     ("perplexity", "perplexity of the codebook", "{perplexity:,.0f}"),
     ("shared_bits", "what its bits tell of one another", "{shared_bits:.2f} bits"),
+    ("samples", "new frames judged", "{samples:,}"),
+    ("frechet_track", "Fréchet distance to the frames", "{frechet_track:.3f} ± {frechet_track_interval:.3f}"),
+    (
+        "frechet_track_floor",
+        "that of as many real frames of other races",
+        "{frechet_track_floor:.3f} ± {frechet_track_floor_interval:.3f}",
+    ),
+    ("precision", "precision, recall", "{precision:.3f}, {recall:.3f}"),
+    ("density", "density, coverage", "{density:.3f}, {coverage:.3f}"),
+    ("diversity", "spread of features, relative to the frames'", "{diversity:.3f}"),
+    ("class_entropy_bits", "entropy of the classes seen", "{class_entropy_bits:.2f} bits"),
+    ("real_class_entropy_bits", "that of those in the frames", "{real_class_entropy_bits:.2f} bits"),
+    ("class_accuracy", "of the class that was asked for", "{class_accuracy:.1%}"),
+    (
+        "nearest_share",
+        "nearer to training than 95% of frames",
+        "{nearest_share:.1%} ± {nearest_share_interval:.1%}, 5% by chance",
+    ),
+    (
+        "nearest_smallest_rms",
+        "nearest to a training frame, RMS",
+        "{nearest_smallest_rms:.4f}, of the frames {valid_nearest_smallest_rms:.4f}",
+    ),
 )
 
 
@@ -159,8 +187,8 @@ def evaluate(
                 "they do not belong together"
             )
     total = len(frames) * (1 if prior is None else 2)
-    tokens, reconstruction = _through_tokens(tokenizer, frames, batch_size, _part_of(progress, 0, total))
-    part = _part_of(progress, len(frames), total)
+    tokens, reconstruction = _through_tokens(tokenizer, frames, batch_size, part_of(progress, 0, total))
+    part = part_of(progress, len(frames), total)
     bits = None if prior is None else likelihood(prior, tokens, batch_size, part, groups=frames.groups)
     return Evaluation(
         height_px=frames.height,
@@ -192,10 +220,3 @@ def _through_tokens(
 
 def _counted(model: CountModel, tokens: np.ndarray) -> CountBaseline:
     return CountBaseline(bits_per_image=float(model.bits(tokens).mean()), fitted_on_frames=model.frames)
-
-
-def _part_of(progress: Progress | None, done_before: int, total: int) -> Progress | None:
-    """Return a progress for one part of the work that counts on from `done_before` towards `total`."""
-    if progress is None:
-        return None
-    return lambda done, _: progress(done_before + done, total)

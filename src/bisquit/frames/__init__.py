@@ -12,7 +12,7 @@ from __future__ import annotations
 from bisquit.frames.frameset import FrameSet
 from bisquit.frames.listing import BUNDLED
 from bisquit.frames.loading import load_frames, load_splits
-from bisquit.frames.pictures import contact_sheet, read_frame, write_frame
+from bisquit.frames.pictures import contact_sheet, paired_sheet, read_frame, write_frame
 from bisquit.frames.split import split_by_group
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "contact_sheet",
     "load_frames",
     "load_splits",
+    "paired_sheet",
     "read_frame",
     "split_by_group",
     "write_frame",

@@ -65,6 +65,14 @@ def contact_sheet(frames: np.ndarray, columns: int, gap_px: int = 2) -> np.ndarr
     return np.pad(sheet, ((gap_px, 0), (gap_px, 0), (0, 0)), constant_values=_PAPER)
 
 
+def paired_sheet(frames: np.ndarray, partners: np.ndarray, most_columns: int = 4) -> np.ndarray:
+    """Lay frames, uint8 (B, H, W, 3), in rows and, under each row, that of their partners, of the same shape."""
+    columns = min(most_columns, len(frames))
+    blank = np.full((-len(frames) % columns, *frames.shape[1:]), _PAPER, dtype=np.uint8)
+    rows = [np.concatenate((part, blank)).reshape(-1, columns, *frames.shape[1:]) for part in (frames, partners)]
+    return contact_sheet(np.stack(rows, axis=1).reshape(-1, *frames.shape[1:]), columns)
+
+
 def _check_frames(array: np.ndarray, what: str, wanted: str) -> None:
     n_dims = wanted.count(",") + 1
     if array.dtype != np.uint8 or array.ndim != n_dims or array.shape[-1] != 3 or array.size == 0:

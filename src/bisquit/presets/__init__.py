@@ -1,4 +1,4 @@
-"""Presets: recipes for both stages, by name.
+"""Presets: recipes for all stages, by name.
 
 `seed` is the design that the project started from, to the figure: 5 x 5 patches, a latent of 128 channels, 10 bits,
 AdamW at a constant 1e-3 in batches of 64; a causal transformer of 3 layers, width 128, 4 heads, feed-forward 512,
@@ -6,6 +6,8 @@ learned positions; 5 epochs each. The design leaves the transformer's rate and b
 warm-up, in batches of 16, learnt most of what was tried. Both keep averaged weights.
 
 `demo` is as small as shows the whole in minutes on two cores, from the bundled frames alone.
+
+The feature network judges what the others make, so that it is the same for all.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from bisquit.frames.augment import Augmentation
 from bisquit.priors import RasterConfig
 from bisquit.quantizers import BSQConfig
 from bisquit.tokenizer import TokenizerConfig
-from bisquit.training.recipes import PriorRecipe, TokenizerRecipe
+from bisquit.training.recipes import FeaturesRecipe, PriorRecipe, TokenizerRecipe
 from bisquit.training.settings import TrainingConfig
 from bisquit.transformer import TransformerConfig
 
@@ -29,7 +31,15 @@ class Preset:
 
     tokenizer: TokenizerRecipe
     prior: PriorRecipe
+    features: FeaturesRecipe
 
+
+_FEATURES = FeaturesRecipe(
+    augmentation=Augmentation(flip=True, shift_px=4, colour=0.2),
+    training=TrainingConfig(
+        epochs=12, batch_size=64, learning_rate=2e-3, warmup_steps=50, schedule="cosine", ema_decay=0.99
+    ),
+)
 
 PRESETS = {
     "seed": Preset(
@@ -62,6 +72,27 @@ PRESETS = {
                 snapshot_epochs=(1, 5),
             ),
         ),
+        features=_FEATURES,
+    ),
+    "best": Preset(
+        tokenizer=TokenizerRecipe(
+            tokenizer=TokenizerConfig(
+                autoencoder=AutoEncoderConfig(patch_size=5, width=128, depth=1, decoder_depth=3),
+                quantizer=BSQConfig(bits=10),
+            ),
+            augmentation=Augmentation(flip=True, shift_px=4),
+            training=TrainingConfig(
+                epochs=10,
+                batch_size=16,
+                learning_rate=2e-3,
+                muon_learning_rate=4e-3,
+                warmup_steps=100,
+                schedule="cosine",
+                ema_decay=0.999,
+            ),
+        ),
+        prior=PriorRecipe(),
+        features=_FEATURES,
     ),
     "demo": Preset(
         tokenizer=TokenizerRecipe(
@@ -82,6 +113,7 @@ PRESETS = {
                 epochs=6, batch_size=16, learning_rate=2e-3, warmup_steps=50, schedule="cosine", ema_decay=0.99
             ),
         ),
+        features=_FEATURES,
     ),
 }
 

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
-from bisquit.training.recipes import PriorRecipe, TokenizerRecipe
-from bisquit.training.run import train_prior, train_tokenizer
+from bisquit.training.recipes import FeaturesRecipe, PriorRecipe, TokenizerRecipe
+from bisquit.training.run import train_features, train_prior, train_tokenizer
 from bisquit.training.settings import TrainingConfig
 
-__all__ = ["PriorRecipe", "TokenizerRecipe", "TrainingConfig", "train_prior", "train_tokenizer"]
+__all__ = [
+    "FeaturesRecipe",
+    "PriorRecipe",
+    "TokenizerRecipe",
+    "TrainingConfig",
+    "train_features",
+    "train_prior",
+    "train_tokenizer",
+]

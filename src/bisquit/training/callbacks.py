@@ -35,7 +35,8 @@ class AveragedWeights(WeightAveraging):
         def average(averaged: Sequence[Tensor], current: Sequence[Tensor], n: Tensor | int) -> None:
             share = 1 - min(decay, (1 + float(n)) / (10 + float(n)))
             for ours, theirs in zip(averaged, current, strict=True):
-                ours.lerp_(theirs, share)
+                if ours.is_floating_point():  # a table of places is the same in both
+                    ours.lerp_(theirs, share)
 
         super().__init__(multi_avg_fn=average)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning as L
 import numpy as np
@@ -17,20 +17,31 @@ from torch import Tensor
 
 from bisquit.seeds import derive_seed
 
-Fetch = Callable[[np.ndarray], Tensor]
+
+class Labelled(NamedTuple):
+    """Frames and their classes."""
+
+    frames: Tensor
+    """(B, H, W, 3) uint8."""
+    labels: Tensor
+    """(B,) int64."""
+
+
+Batch = Tensor | Labelled
+Fetch = Callable[[np.ndarray], Batch]
 """From indices (B,) to the batch that they name."""
 
 
 class StepLoader:
     """Yields the batches of `steps` steps, one fetched ahead. The first step is asked for when iteration begins."""
 
-    def __init__(self, load: Callable[[int], Tensor], steps: int, first: Callable[[], int]) -> None:
+    def __init__(self, load: Callable[[int], Batch], steps: int, first: Callable[[], int]) -> None:
         self._load, self._steps, self._first = load, steps, first
 
     def __len__(self) -> int:
         return self._steps
 
-    def __iter__(self) -> Iterator[Tensor]:
+    def __iter__(self) -> Iterator[Batch]:
         first = self._first()
         with ThreadPoolExecutor(max_workers=1) as pool:
             ahead = pool.submit(self._load, first)
@@ -71,7 +82,7 @@ class Batches(L.LightningDataModule):
             self._epoch, self._permutation = epoch, torch.randperm(self._train_size, generator=generator).numpy()
         return self._permutation[place * self.batch_size : (place + 1) * self.batch_size]
 
-    def train_batch(self, step: int) -> Tensor:
+    def train_batch(self, step: int) -> Batch:
         """Return the batch of step `step` of the run."""
         return self._fetch_train(self.indices(step))
 
@@ -85,7 +96,7 @@ class Batches(L.LightningDataModule):
         """Return the batches of the valid set, in its own order."""
         size = self._valid_batch_size
 
-        def load(step: int) -> Tensor:
+        def load(step: int) -> Batch:
             return self._fetch_valid(np.arange(step * size, min((step + 1) * size, self._valid_size)))
 
         return StepLoader(load, -(-self._valid_size // size), lambda: 0)

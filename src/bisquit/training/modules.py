@@ -1,4 +1,4 @@
-"""The two stages as Lightning modules: what a step of training and of validation computes, and what is logged.
+"""The three stages as Lightning modules: what a step of training and of validation computes, and what is logged.
 
 Every random number of step k comes from a seed made of (seed, k), so that a resumed run draws what the run would have
 drawn.
@@ -8,23 +8,33 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bisquit.autoencoder import pad_to_patches, to_float
+from bisquit.autoencoder import ResidualBlock, pad_to_patches, to_float, to_uint8
+from bisquit.features import FeatureNetwork
 from bisquit.frames.augment import Augmentation, augment
 from bisquit.priors import Prior
 from bisquit.seeds import derive_seed
 from bisquit.tokenizer import Tokenizer
+from bisquit.training.data import Batch, Labelled
+from bisquit.training.muon import MuonAdamW
 from bisquit.training.settings import TrainingConfig
+from bisquit.transformer import Attention, Block
+
+Encode = Callable[[Tensor], Tensor]
+"""From frames, uint8 (B, H, W, 3), to tokens, int64 (B, h, w)."""
+UNCHANGED = Augmentation()
 
 
 class StageModule(L.LightningModule):
-    """What both stages share: the optimiser, its schedule, and the seed of each step."""
+    """What all stages share: the optimiser, its schedule, and the seeds of each step."""
 
     def __init__(self, settings: TrainingConfig) -> None:
         super().__init__()
@@ -36,22 +46,32 @@ class StageModule(L.LightningModule):
         """What is trained, and saved in the end."""
 
     def configure_optimizers(self) -> Any:
-        """AdamW with weight decay on matrices and kernels alone, its rate as the settings say."""
-        parameters = [p for p in self.parameters() if p.requires_grad]
-        groups = [
-            {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": self.settings.weight_decay},
-            {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+        """AdamW, and Muon where there is a rate for it, with weight decay on matrices and kernels alone."""
+        rate, muon_rate = self.settings.learning_rate, self.settings.muon_learning_rate
+        inner = inner_matrices(self.model) if muon_rate else {}
+        taken = {id(p) for matrices in inner.values() for p in matrices}
+        others = [p for p in self.parameters() if p.requires_grad and id(p) not in taken]
+        groups: list[dict[str, Any]] = [
+            {"params": [p for p in others if p.ndim >= 2]},
+            {"params": [p for p in others if p.ndim < 2], "weight_decay": 0.0},
+            *({"params": p, "muon": True, "stacked": n, "lr": muon_rate} for n, p in inner.items() if p),
         ]
-        optimizer = torch.optim.AdamW(groups, lr=self.settings.learning_rate, fused=True)
+        dtype = torch.bfloat16 if self.trainer.precision == "bf16-mixed" else torch.float32
+        optimizer = MuonAdamW(groups, dtype=dtype, lr=rate, weight_decay=self.settings.weight_decay, fused=True)
         total_steps = int(self.trainer.estimated_stepping_batches)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: self.settings.rate_factor(step, total_steps)
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def on_train_batch_start(self, batch: Tensor, batch_idx: int) -> None:
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed what this step draws: its augmentation and its dropout."""
         torch.manual_seed(derive_seed(self.settings.seed, "step", self.global_step))
+
+    def varied(self, frames: Tensor, augmentation: Augmentation) -> Tensor:
+        """Return frames, uint8 (B, H, W, 3), augmented as this step's seed has it: float (B, 3, H, W)."""
+        generator = torch.Generator().manual_seed(derive_seed(self.settings.seed, "augment", self.global_step))
+        return augment(to_float(frames), augmentation, generator)
 
     def keeps_figures(self, step: int) -> bool:
         """Whether what a step logs is written down; for one in ten it is, and the others need not work it out."""
@@ -83,8 +103,7 @@ class TokenizerModule(StageModule):
 
     def training_step(self, frames: Tensor, batch_idx: int) -> Tensor:
         """Return the loss of one batch."""
-        generator = torch.Generator().manual_seed(derive_seed(self.settings.seed, "augment", self.global_step))
-        x = pad_to_patches(augment(to_float(frames), self.augmentation, generator), self.tokenizer.patch_size)
+        x = pad_to_patches(self.varied(frames, self.augmentation), self.tokenizer.patch_size)
         reconstruction = self.tokenizer(x)
         mse = F.mse_loss(reconstruction.frames.float(), x)
         loss: Tensor = mse + reconstruction.quantizer_loss
@@ -118,19 +137,31 @@ class TokenizerModule(StageModule):
 
 
 class PriorModule(StageModule):
-    """Trains a prior on tokens, int64 (B, h, w): its own loss, in nats a token."""
+    """Trains a prior: its own loss, in nats a token.
 
-    def __init__(self, prior: Prior, settings: TrainingConfig) -> None:
+    A batch is tokens, int64 (B, h, w), or frames, uint8 (B, H, W, 3), which are changed at random and then tokenized.
+    """
+
+    def __init__(
+        self,
+        prior: Prior,
+        settings: TrainingConfig,
+        encode: Encode | None = None,
+        augmentation: Augmentation = UNCHANGED,
+    ) -> None:
+        """encode, augmentation: what frames are tokenized with, and how they are changed before."""
         super().__init__(settings)
         self.prior = prior
+        self._encode, self._augmentation = encode, augmentation
 
     @property
     def model(self) -> Prior:
         """The prior."""
         return self.prior
 
-    def training_step(self, tokens: Tensor, batch_idx: int) -> Tensor:
+    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         """Return the loss of one batch."""
+        tokens = batch if self._encode is None else self._encode(to_uint8(self.varied(batch, self._augmentation)))
         loss = self.prior.loss(tokens)
         if self.keeps_figures(self.global_step):
             self._log_bits("train", loss, len(tokens))
@@ -145,6 +176,75 @@ class PriorModule(StageModule):
         self.log(f"{stage}/loss", loss, batch_size=batch)
         self.log(f"{stage}/bits_per_token", bits, batch_size=batch)
         self.log(f"{stage}/bits_per_image", bits * self.prior.length, batch_size=batch, prog_bar=True)
+
+
+class FeaturesModule(StageModule):
+    """Trains a feature network on frames and their classes: cross-entropy, a frame weighted by its class's rarity."""
+
+    class_weights: Tensor
+
+    def __init__(
+        self, network: FeatureNetwork, class_weights: Tensor, augmentation: Augmentation, settings: TrainingConfig
+    ) -> None:
+        """class_weights: (classes,) float, what the loss of a frame of each class is multiplied by."""
+        super().__init__(settings)
+        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.augmentation = augmentation
+        self.register_buffer("class_weights", class_weights, persistent=False)
+
+    @property
+    def model(self) -> FeatureNetwork:
+        """The feature network."""
+        return self.network
+
+    def training_step(self, batch: Labelled, batch_idx: int) -> Tensor:
+        """Return the loss of one batch."""
+        logits = self.network(self.varied(batch.frames, self.augmentation)).logits
+        loss = self._loss(logits, batch.labels)
+        if self.keeps_figures(self.global_step):
+            self.log("train/loss", loss, prog_bar=True)
+            self.log("train/accuracy", accuracy(logits, batch.labels))
+        return loss
+
+    def validation_step(self, batch: Labelled, batch_idx: int) -> None:
+        """Log the loss and the accuracy of one batch."""
+        logits = self.network(to_float(batch.frames)).logits
+        size = len(batch.labels)
+        self.log("valid/loss", self._loss(logits, batch.labels), batch_size=size, prog_bar=True)
+        self.log("valid/accuracy", accuracy(logits, batch.labels), batch_size=size, prog_bar=True)
+
+    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the mean of the frames' weighted losses: over the weights it would hang on how frames are batched."""
+        return F.cross_entropy(logits, labels, self.class_weights, reduction="none").mean()
+
+
+def rarity_weights(labels: np.ndarray, classes: int) -> Tensor:
+    """Return a weight for each class, inverse to its share in labels (N,), each in [0, classes): float32 (classes,).
+
+    Their mean over the frames is 1, and every class has an equal part in it. Each class must occur.
+    """
+    counts = np.bincount(labels, minlength=classes)
+    return torch.from_numpy(len(labels) / (classes * counts)).float()
+
+
+def accuracy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the share of labels (B,) that are the likeliest class of logits (B, classes)."""
+    return (logits.argmax(dim=1) == labels).float().mean()
+
+
+def inner_matrices(model: nn.Module) -> dict[int, list[Tensor]]:
+    """Return the matrices inside of a model's blocks, by how many of them one parameter stacks."""
+    single, stacks_of_3 = [], []
+    for module in model.modules():
+        match module:
+            case ResidualBlock():
+                single += [module.first.weight, module.second.weight]
+            case Attention():
+                stacks_of_3.append(module.qkv.weight)
+                single.append(module.out.weight)
+            case Block():
+                single += [layer.weight for layer in module.mlp if isinstance(layer, nn.Linear)]
+    return {1: single, 3: stacks_of_3}
 
 
 def psnr_db(mse: Tensor) -> Tensor:

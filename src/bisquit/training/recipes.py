@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from bisquit.config import Settings
+from bisquit.features import FeatureNetworkConfig
 from bisquit.frames.augment import Augmentation
 from bisquit.priors import PriorConfig, RasterConfig
 from bisquit.tokenizer import TokenizerConfig
@@ -25,4 +26,14 @@ class PriorRecipe(Settings):
     """How to make a prior."""
 
     prior: PriorConfig = field(default_factory=RasterConfig)
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+
+
+@dataclass(frozen=True)
+class FeaturesRecipe(Settings):
+    """How to make a feature network."""
+
+    network: FeatureNetworkConfig = field(default_factory=FeatureNetworkConfig)
+    augmentation: Augmentation = field(default_factory=Augmentation)
     training: TrainingConfig = field(default_factory=TrainingConfig)

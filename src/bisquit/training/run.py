@@ -3,6 +3,7 @@
 run.json                     the recipe, the data and the versions that made it
 tokenizer.safetensors        the model after the epoch with the lowest valid loss
 prior.safetensors            likewise, where the run trains a prior; its tokenizer is then copied beside it
+features.safetensors         likewise, where the run trains a feature network
 epoch-01/ ...                the model after the epochs that `snapshot_epochs` names
 last.ckpt                    the state from which `--resume` goes on
 logs/                        TensorBoard's curves and pictures
@@ -15,6 +16,7 @@ import platform
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -27,27 +29,32 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import nn
 
 from bisquit.checkpoint import (
+    FEATURES_FILE,
     PRIOR_FILE,
     TOKENIZER_FILE,
     SavedPrior,
+    load_features,
     load_prior,
     load_tokenizer,
+    save_features,
     save_prior,
     save_tokenizer,
 )
-from bisquit.errors import RunError, TokenError
+from bisquit.errors import FrameError, RunError, TokenError
+from bisquit.features import FeatureNetwork
 from bisquit.frames import FrameSet, contact_sheet
+from bisquit.frames.augment import Augmentation
 from bisquit.generate import Pipeline
 from bisquit.priors import Prior, SequentialPrior, build_prior
 from bisquit.record import RunRecord
 from bisquit.seeds import derive_seed
 from bisquit.tokenizer import Tokenizer
-from bisquit.tokens import TokenSet
+from bisquit.tokens import FreshTokens, TokenSet, prepared_encode
 from bisquit.training.callbacks import STATE_FILE, AveragedWeights, Pictures, Progress, RunState
-from bisquit.training.data import Batches
+from bisquit.training.data import Batches, Fetch, Labelled
 from bisquit.training.memory import freed_memory_kept
-from bisquit.training.modules import PriorModule, StageModule, TokenizerModule
-from bisquit.training.recipes import PriorRecipe, TokenizerRecipe
+from bisquit.training.modules import FeaturesModule, PriorModule, StageModule, TokenizerModule, rarity_weights
+from bisquit.training.recipes import FeaturesRecipe, PriorRecipe, TokenizerRecipe
 from bisquit.training.settings import TrainingConfig
 
 PICTURED = 8  # frames in a logged picture
@@ -99,7 +106,7 @@ def train_tokenizer(
 
 def train_prior(
     recipe: PriorRecipe,
-    tokens: TokenSet,
+    tokens: TokenSet | FreshTokens,
     valid: TokenSet,
     out: Path,
     *,
@@ -110,8 +117,14 @@ def train_prior(
     """Train a prior on tokens in the folder `out`, and return it; the tokens' tokenizer is saved beside it.
 
     resume, preset, sources: as for `train_tokenizer`. Raises TokenError if the two sets of tokens are of different
-    tokenizers or grids, and RunError and RunStopped as `train_tokenizer` does.
+    tokenizers or grids, or if a recipe that changes frames at random is given tokens; RunError and RunStopped as
+    `train_tokenizer` does.
     """
+    encode = None
+    if isinstance(tokens, FreshTokens):
+        encode = prepared_encode(tokens.tokenizer)
+    elif recipe.augmentation != Augmentation():
+        raise TokenError("tokens cannot be flipped or shifted: train on frames and their tokenizer, or without")
     tokenizer, fingerprint = tokens.tokenizer, tokens.tokenizer.fingerprint()
     if valid.tokenizer.fingerprint() != fingerprint:
         raise TokenError(
@@ -125,7 +138,8 @@ def train_prior(
     data = {"tokenizer": fingerprint, "tokens": _describe_tokens(tokens), "valid_tokens": _describe_tokens(valid)}
     wanted = _record("prior", recipe, data, preset, sources)
     torch.manual_seed(derive_seed(recipe.training.seed, "weights"))
-    module = PriorModule(build_prior(recipe.prior, tokens.bits, tokens.grid), recipe.training)
+    prior = build_prior(recipe.prior, tokenizer.bits, tokens.grid)
+    module = PriorModule(prior, recipe.training, encode, recipe.augmentation)
     record = wanted.open(out, resume)  # after the model: one that cannot be built leaves no run behind
     if record.finished:
         return load_prior(out / PRIOR_FILE).prior
@@ -152,6 +166,72 @@ def train_prior(
     return load_prior(out / PRIOR_FILE).prior
 
 
+def train_features(
+    recipe: FeaturesRecipe,
+    frames: FrameSet,
+    valid: FrameSet,
+    out: Path,
+    *,
+    resume: bool = False,
+    preset: str | None = None,
+    sources: Mapping[str, str] | None = None,
+) -> FeatureNetwork:
+    """Train a feature network on the frames that have a class, in the folder `out`, and return it.
+
+    The labels of both sets must index the same classes, as those of `load_splits` do; a class that none of `frames` has
+    is left out. resume, preset, sources: as for `train_tokenizer`. Raises FrameError if frames have fewer than two
+    classes, or valid frames none of them, and RunError and RunStopped as `train_tokenizer` does.
+    """
+    classes = tuple(name for i, name in enumerate(frames.classes) if (frames.labels == i).any())
+    if len(classes) < 2:
+        raise FrameError(
+            f"the frames have {len(classes)} classes, and two at least are needed to tell apart: "
+            "name classes by sub-folders, a metadata.csv, or a column `track`"
+        )
+    frames, valid = _of_classes(frames, classes), _of_classes(valid, classes)
+    if not len(valid):
+        raise FrameError("no valid frame has a class that the frames have: pass others as --valid-frames")
+    data = {
+        "frames": _describe_frames(frames),
+        "valid_frames": _describe_frames(valid),
+        "classes": list(classes),
+    }
+    wanted = _record("features", recipe, data, preset, sources)
+    torch.manual_seed(derive_seed(recipe.training.seed, "weights"))
+    weights = rarity_weights(frames.labels, len(classes))
+    network = FeatureNetwork(recipe.network, classes)
+    module = FeaturesModule(network, weights, recipe.augmentation, recipe.training)
+    record = wanted.open(out, resume)  # after the model: one that cannot be built leaves no run behind
+    if record.finished:
+        return load_features(out / FEATURES_FILE)
+    batches = Batches(
+        train=(len(frames), _labelled(frames)),
+        valid=(len(valid), _labelled(valid)),
+        batch_size=recipe.training.batch_size,
+        seed=recipe.training.seed,
+    )
+
+    def save(model: nn.Module, folder: Path) -> None:
+        assert isinstance(model, FeatureNetwork)
+        save_features(model, folder / FEATURES_FILE)
+
+    _fit(module, batches, record, out, save=save)
+    return load_features(out / FEATURES_FILE)
+
+
+def _of_classes(frames: FrameSet, classes: tuple[str, ...]) -> FrameSet:
+    """Return those of the frames that have one of these classes, with labels that index them."""
+    new_index = np.array([classes.index(name) if name in classes else -1 for name in frames.classes] + [-1])
+    labels = new_index[frames.labels]  # -1 takes the last
+    chosen = np.flatnonzero(labels >= 0)
+    return replace(frames.subset(chosen), classes=classes, labels=labels[chosen])
+
+
+def _labelled(frames: FrameSet) -> Fetch:
+    """Return a function that fetches frames and their labels."""
+    return lambda indices: Labelled(torch.from_numpy(frames[indices]), torch.from_numpy(frames.labels[indices]))
+
+
 def _fit(
     module: StageModule,
     batches: Batches,
@@ -159,8 +239,8 @@ def _fit(
     out: Path,
     *,
     save: Callable[[nn.Module, Path], None],
-    pictured: str,
-    draw: Callable[[nn.Module], np.ndarray],
+    pictured: str = "",
+    draw: Callable[[nn.Module], np.ndarray] | None = None,
 ) -> None:
     """Train a module from the state in `out`, if there is one, to the end, and mark the run as finished."""
     settings = module.settings
@@ -169,7 +249,7 @@ def _fit(
     callbacks: Sequence[Callback | None] = (
         averaged,
         Progress(batches.batch_size),
-        Pictures(pictured, draw, averaged),
+        Pictures(pictured, draw, averaged) if draw else None,
         EarlyStopping("valid/loss", patience=patience) if patience else None,
         RunState(out, save, settings.checkpoint_minutes, settings.snapshot_epochs, averaged),
     )
@@ -213,8 +293,8 @@ def _precision(settings: TrainingConfig) -> Literal["float32", "bf16"]:
 
 
 def _record(
-    stage: Literal["tokenizer", "prior"],
-    recipe: TokenizerRecipe | PriorRecipe,
+    stage: Literal["tokenizer", "prior", "features"],
+    recipe: TokenizerRecipe | PriorRecipe | FeaturesRecipe,
     data: dict[str, Any],
     preset: str | None,
     sources: Mapping[str, str] | None,
@@ -240,7 +320,7 @@ def _describe_frames(frames: FrameSet) -> dict[str, Any]:
     }
 
 
-def _describe_tokens(tokens: TokenSet) -> dict[str, Any]:
+def _describe_tokens(tokens: TokenSet | FreshTokens) -> dict[str, Any]:
     return {"pictures": len(tokens), "grid": list(tokens.grid), "frame_size": list(tokens.frame_size)}
 
 

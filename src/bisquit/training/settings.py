@@ -19,8 +19,10 @@ class TrainingConfig(Settings):
     """Pictures a step; those that fill no whole batch sit an epoch out."""
     learning_rate: float = 1e-3
     """AdamW's learning rate, at its highest."""
+    muon_learning_rate: float = 0.0
+    """Muon's learning rate, at its highest, for the matrices inside of the network; 0 leaves them to AdamW."""
     weight_decay: float = 0.01
-    """AdamW's weight decay, of matrices only."""
+    """Weight decay, of matrices only."""
     warmup_steps: int = 0
     """Steps over which the rate grows from zero."""
     schedule: Literal["constant", "cosine"] = "constant"
@@ -44,6 +46,8 @@ class TrainingConfig(Settings):
         require(self.epochs >= 1, "epochs", self.epochs, "at least 1")
         require(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")
         require(0 < self.learning_rate < math.inf, "learning_rate", self.learning_rate, "above 0")
+        muon = self.muon_learning_rate
+        require(0 <= muon < math.inf, "muon_learning_rate", muon, "at least 0")
         require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "at least 0")
         require(self.warmup_steps >= 0, "warmup_steps", self.warmup_steps, "at least 0")
         require(self.gradient_clip >= 0, "gradient_clip", self.gradient_clip, "at least 0")
