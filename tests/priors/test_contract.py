@@ -22,6 +22,10 @@ VARIANTS: dict[type, dict[str, PriorConfig]] = {
         f"raster-{positions}": RasterConfig(transformer=TINY, positions=positions)
         for positions in ("none", "learned", "row-column", "rotary")
     }
+    | {
+        f"raster-{neighbours}-neighbours": RasterConfig(transformer=TINY, positions="none", neighbours=neighbours)
+        for neighbours in (1, 4)
+    }
 }
 CONFIGS = {
     name: config

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bisquit.errors import ConfigError, ShapeError
 from bisquit.priors import RasterConfig, RasterPrior
-from bisquit.priors.raster import axial_angles
+from bisquit.priors.raster import axial_angles, steps_around
 from bisquit.transformer import TransformerConfig, rotate
 
 TINY = TransformerConfig(width=8, n_layers=1, n_heads=2, feed_forward=12)
@@ -131,3 +131,32 @@ def test_a_state_that_is_full_takes_no_further_step(make_prior, positions: str):
         prior.next_logits(state, token if step else None)
     with pytest.raises(ShapeError, match="6 of 6"):
         prior.next_logits(state, token)
+
+
+def test_neighbours_are_above_and_inside_of_the_grid():
+    none = 12
+    around = steps_around((4, 3), neighbours=4).view(4, 3, 4).tolist()  # above, left of it, right of it, next above
+    assert around[0] == [[none] * 4] * 3
+    assert around[1] == [[0, none, 1, none], [1, 0, 2, none], [2, 1, none, none]]
+    assert around[3] == [[6, none, 7, 3], [7, 6, 8, 4], [8, 7, none, 5]]
+
+
+@pytest.mark.parametrize("neighbours", [1, 2, 3, 4])
+def test_neighbours_reach_the_input_and_no_other_token_does(neighbours):
+    """Without layers' attention in the way: the input of a step is all that its logits hang on."""
+    config = RasterConfig(transformer=TransformerConfig(width=8, n_layers=1, n_heads=1, feed_forward=4))
+    prior = RasterPrior(config.replace(positions="none", neighbours=neighbours), 3, (3, 4)).eval()
+    torch.nn.init.zeros_(prior.transformer.blocks[0].attention.out.weight)
+    step, tokens = 9, torch.zeros(1, 3, 4, dtype=torch.int64)
+    before, changed = prior.logits_at(tokens, step), set()
+    for place in range(12):
+        others = tokens.clone()
+        others.view(-1)[place] = 5
+        if not torch.equal(prior.logits_at(others, step), before):
+            changed.add(place)
+    assert changed == {8, *prior.around[step].tolist()}
+
+
+def test_neighbours_must_be_known_ones():
+    with pytest.raises(ConfigError, match="neighbours is 5"):
+        RasterConfig(neighbours=5)

@@ -1,25 +1,28 @@
 """The raster prior: a causal transformer over the tokens of a picture, row after row.
 
-    tokens   t0  t1  t2  ...                    (B, h w)
-    input    S   t0  t1  ...   + positions      (B, h w, width)     S: a learned start vector, no token of the codebook
-    output   t0  t1  t2  ...                    (B, h w, codebook)  logits
+    tokens   t0  t1  t2  ...                            (B, h w)
+    input    S   t0  t1  ...   + neighbours + positions (B, h w, width)     S: a learned start vector, no token
+    output   t0  t1  t2  ...                            (B, h w, codebook)  logits
 
 The shift by one is inside the model: logits at step i see the tokens before i only. Positions are those of the token to
-be predicted.
+be predicted, and so are its neighbours: tokens above it, known since long in raster order. Attention can find them, but
+must learn how; in the input, they are a count model's context from the first step of training on.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from bisquit.config import Settings, require
 from bisquit.priors.base import SequentialPrior
 from bisquit.transformer import KeyValueCache, Transformer, TransformerConfig
 
+NEIGHBOURS = ((-1, 0), (-1, -1), (-1, 1), (-2, 0))  # (rows, columns) from the token to be predicted
 LARGEST_SOFTMAX_BITS = 18  # 2**18 logits a token: beyond it, memory goes to the head alone
 
 
@@ -32,8 +35,13 @@ class RasterConfig(Settings):
     positions: Literal["none", "learned", "row-column", "rotary"] = "learned"
     """How a step knows its place: not at all, a vector for each place, one for the row plus one for the column, or
     rotation by row and column."""
+    neighbours: int = 0
+    """Tokens that a step's input takes beside the last: of the one above, those left and right of it, the next above.
+    """
 
     def __post_init__(self) -> None:
+        wanted = f"between 0 and {len(NEIGHBOURS)}"
+        require(0 <= self.neighbours <= len(NEIGHBOURS), "neighbours", self.neighbours, wanted)
         if self.positions == "rotary":
             head_width = self.transformer.head_width
             require(
@@ -45,6 +53,7 @@ class RasterPrior(SequentialPrior):
     """A causal transformer over tokens in raster order; what it computes is drawn at the top of this module."""
 
     config: RasterConfig
+    around: Tensor
 
     def __init__(self, config: RasterConfig, bits: int, grid: tuple[int, int]) -> None:
         super().__init__()
@@ -61,10 +70,12 @@ class RasterPrior(SequentialPrior):
         width = config.transformer.width
         self.embedding = nn.Embedding(self.codebook_size, width)
         self.start_vector = nn.Parameter(torch.empty(width))
+        self.neighbours = nn.ModuleList(nn.Embedding(self.codebook_size + 1, width) for _ in range(config.neighbours))
+        self.register_buffer("around", steps_around(self.grid, config.neighbours), persistent=False)
         self.positions = POSITIONS[config.positions](self.grid, width)
         self.transformer = Transformer(config.transformer)
         self.head = nn.Linear(width, self.codebook_size)
-        for parameter in (self.embedding.weight, self.start_vector, self.head.weight):
+        for parameter in (self.embedding.weight, self.start_vector, self.head.weight, *self.neighbours.parameters()):
             nn.init.normal_(parameter, std=0.02)
         nn.init.zeros_(self.head.bias)
         if config.positions == "rotary":
@@ -86,11 +97,21 @@ class RasterPrior(SequentialPrior):
 
     def _features(self, before: Tensor) -> Tensor:
         """Return what the head reads, (B, T + 1, width), after the start and the first T tokens, (B, T)."""
-        start = self.start_vector.expand(len(before), 1, -1)
-        x = self.positions(torch.cat((start, self.embedding(before)), dim=1), first=0)
+        steps = before.shape[1] + 1
+        x = torch.cat((self.start_vector.expand(len(before), 1, -1), self.embedding(before)), dim=1)
+        if self.neighbours:
+            known = F.pad(before, (0, self.length + 1 - before.shape[1]), value=self.codebook_size)
+            x = self.add_neighbours(x, known[:, self.around[:steps]])
+        x = self.positions(x, first=0)
         angles = None if self.angles is None else self.angles[: x.shape[1]]
         features: Tensor = self.transformer(x, causal=True, rotary=angles)
         return features
+
+    def add_neighbours(self, x: Tensor, codes: Tensor) -> Tensor:
+        """Add to inputs x (..., width) what neighbours of codes (..., neighbours) add; the last code means none."""
+        for embedding, code in zip(self.neighbours, codes.unbind(-1), strict=True):
+            x = x + embedding(code)
+        return x
 
     def places(self) -> Tensor:
         """Return what positions add to the input of each step, (h w, width); zeros where they add nothing."""
@@ -98,18 +119,51 @@ class RasterPrior(SequentialPrior):
         added: Tensor = self.positions(nothing, first=0)[0]
         return added
 
-    def start(self, batch: int) -> KeyValueCache:
-        """Return an empty key-value cache for `batch` sequences."""
-        return KeyValueCache(self.config.transformer, batch, capacity=self.length, like=self.start_vector)
+    def start(self, batch: int) -> RasterState:
+        """Return an empty key-value cache for `batch` sequences, with room for their tokens."""
+        cache = KeyValueCache(self.config.transformer, batch, capacity=self.length, like=self.start_vector)
+        return RasterState(cache, self.unknown(batch))
 
-    def next_logits(self, state: KeyValueCache, last: Tensor | None) -> Tensor:
+    def unknown(self, batch: int) -> Tensor:
+        """Return the tokens, int64 (B, h w + 1), of sequences of which none is known: all are the code for none.
+
+        `around` points at tokens in them, and at the last, which stays as it is, for what lies outside of the grid.
+        """
+        return self.around.new_full((batch, self.length + 1), self.codebook_size)
+
+    def next_logits(self, state: RasterState, last: Tensor | None) -> Tensor:
         """Return the logits (B, codebook) of the next token given the last, (B,) int64 or None at the first step."""
-        step = state.length
-        before = self.start_vector.expand(state.keys.shape[1], -1) if last is None else self.embedding(last)
-        x = self.positions(before.unsqueeze(1), first=step)
+        cache, tokens = state
+        step = cache.length
+        if last is None:
+            x = self.start_vector.expand(len(tokens), -1)
+        else:
+            tokens[:, step - 1] = last
+            x = self.embedding(last)
+        if self.neighbours:
+            x = self.add_neighbours(x, tokens[:, self.around[step]])
+        x = self.positions(x.unsqueeze(1), first=step)
         angles = None if self.angles is None else self.angles[step : step + 1]
-        logits: Tensor = self.head(self.transformer(x, causal=True, rotary=angles, cache=state)[:, 0])
+        logits: Tensor = self.head(self.transformer(x, causal=True, rotary=angles, cache=cache)[:, 0])
         return logits
+
+
+class RasterState(NamedTuple):
+    """What the steps so far leave behind."""
+
+    cache: KeyValueCache
+    tokens: Tensor
+    """(B, h w + 1) int64, as `RasterPrior.unknown` has them where none is known yet."""
+
+
+def steps_around(grid: tuple[int, int], neighbours: int) -> Tensor:
+    """Return for each step the steps of its neighbours, int64 (h w, neighbours), h w for those outside of the grid."""
+    h, w = grid
+    rows, columns = torch.arange(h).view(-1, 1, 1), torch.arange(w).view(1, -1, 1)
+    offsets = torch.tensor(NEIGHBOURS[:neighbours], dtype=torch.int64).view(-1, 2)
+    rows, columns = rows + offsets[:, 0], columns + offsets[:, 1]  # each (h, w, neighbours) when combined
+    is_inside = (rows >= 0) & (columns >= 0) & (columns < w)
+    return torch.where(is_inside, rows * w + columns, h * w).flatten(0, 1)
 
 
 class NoPositions(nn.Module):
