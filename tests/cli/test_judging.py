@@ -152,3 +152,24 @@ def test_a_tokenizer_alone_paints_nothing_to_judge(run: Run, trained: Trained, f
     outcome = run("evaluate", "--model", trained.tokenizer, "--frames", frame_folder, *judged_by)
     assert outcome.status == 2
     assert "no prior to paint with" in outcome.err
+
+
+def test_a_report_shows_what_was_measured(evaluate, tmp_path: Path):
+    assert evaluate("--report", tmp_path / "page.html").status == 0
+    page = (tmp_path / "page.html").read_text()
+    assert page.count("data:image/png;base64,") == 5  # reconstructions, bits, their map, new frames, the nearest
+    assert "Frechet distance" in page or "Fréchet distance" in page
+
+
+def test_a_report_of_a_tokenizer_has_its_reconstructions(
+    run: Run, trained: Trained, frame_folder: Path, tmp_path: Path
+):
+    command = ("evaluate", "--model", trained.tokenizer, "--frames", frame_folder, "--report", tmp_path / "page.md")
+    assert run(*command).status == 0
+    assert [path.name for path in (tmp_path / "page").iterdir()] == ["01.png"]
+
+
+def test_a_report_that_could_not_be_written_is_refused_first(run: Run, trained: Trained, tmp_path: Path):
+    outcome = run("evaluate", "--model", trained.model, "--frames", "nowhere", "--report", tmp_path / "page.pdf")
+    assert outcome.status == 2
+    assert ".html" in outcome.err

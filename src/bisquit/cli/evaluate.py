@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
 import numpy as np
+import torch
 from click.core import ParameterSource
 from rich.console import Console
 from rich.table import Table
@@ -28,10 +30,26 @@ from bisquit.cli.options import (
 from bisquit.cli.settings import override, settings_options
 from bisquit.engine import Backend, Precision, prepare
 from bisquit.errors import FrameError, RunError, TokenError
-from bisquit.evaluation import CountModel, Generation, check_judgeable, evaluate, judge, summary
+from bisquit.evaluation import (
+    CountModel,
+    Evaluation,
+    Generation,
+    SummaryRow,
+    bits_map_picture,
+    bits_sheet,
+    check_judgeable,
+    check_page,
+    evaluate,
+    judge,
+    reconstruction_sheet,
+    summary,
+    write_page,
+)
 from bisquit.evaluation.count_baseline import MAX_CODEBOOK_SIZE
+from bisquit.evaluation.inference import measured
+from bisquit.evaluation.page import ERROR_GAIN
 from bisquit.features import FeatureNetwork
-from bisquit.frames import FrameSet, load_frames, paired_sheet, write_frame
+from bisquit.frames import FrameSet, contact_sheet, load_frames, paired_sheet, write_frame
 from bisquit.frames.listing import PICTURE_SUFFIXES
 from bisquit.generate import Pipeline, load, load_feature_network
 from bisquit.priors import SequentialPrior
@@ -47,6 +65,7 @@ SHOWN = 16  # pairs on the sheet of --neighbours
 @click.option("--model", required=True, help="A shipped model's name, or a folder that `bisquit train` made.")
 @click.option("--frames", required=True, help="Frames: a Parquet file, a folder, a glob, or bundled.")
 @click.option("--json", "output", type=OUTPUT, help="A file for all figures as JSON.")
+@click.option("--report", type=OUTPUT, help="A page of figures and pictures: .html, or .md with a folder of them.")
 @click.option(
     "--count-tokens",
     type=OUTPUT,
@@ -84,6 +103,7 @@ def command(
     model: str,
     frames: str,
     output: Path | None,
+    report: Path | None,
     count_tokens: Path | None,
     batch_size: int,
     number: int,
@@ -105,16 +125,16 @@ def command(
     With --samples new frames are painted as well, and judged by the frames, which the model must not have seen.
     """
     settings = override(SamplingConfig(), given)
-    _check_outputs(number, neighbours, keep_samples)
+    _check_outputs(number, neighbours, keep_samples, report)
     pipeline = load(model).to(device)
     frame_set = read_frames(frames, size, skip_bad, part)
     _check_size(pipeline, frame_set, exactly=number > 0)
-    painted = None
+    new = None
     if number:
         judges = Judges(load_feature_network(features).to(device), read_frames(real, size, skip_bad))
         check_judgeable(number, frame_set, judges.real, judges.network)
         with progress_bar("painting tokens") as progress:
-            painted = pipeline.sample(
+            new = pipeline.sample(
                 number,
                 seed=seed,
                 settings=settings,
@@ -124,32 +144,41 @@ def command(
                 progress=progress,
             )
         if keep_samples:
-            _keep(painted, keep_samples)
+            _keep(new, keep_samples)
     counts, counted_on = _count_model(pipeline.tokenizer, Path(model), count_tokens)
     prior = prepare(pipeline.prior, backend, precision) if isinstance(pipeline.prior, SequentialPrior) else None
     with progress_bar("measuring") as progress:
         result = evaluate(pipeline.tokenizer, prior, frame_set, counts, batch_size, progress)
-    if painted is not None:
-        generation = _judge(painted, frame_set, judges, pipeline.tokenizer, batch_size)
+    pictures = _pictures(pipeline.tokenizer, prior, frame_set, result) if report else []
+    if new is not None:
+        generation = _judge(new, frame_set, judges, pipeline.tokenizer, batch_size)
         result = replace(result, generation=generation)
+        pictures += (sheets := _sheets_of_new(new, generation, judges.real))
         if neighbours:
-            write_frame(_nearest_sheet(painted, generation, judges.real), neighbours)
-    extra = {"count_baseline_source": counted_on, "skipped": len(frame_set.skipped)}
-    computed: dict[str, Any] = {"model": model, "backend": backend, "arithmetic": precision}
-    if number:
-        computed |= {"seed": seed, **settings.to_dict(), "real": real}
-    figures = {**computed, **result.to_dict(), **extra}
+            write_frame(sheets[-1][1], neighbours)
+    figures = {
+        "model": model,
+        "backend": backend,
+        "arithmetic": precision,
+        **({"seed": seed, **settings.to_dict(), "real": real} if number else {}),
+        **result.to_dict(),
+        "count_baseline_source": counted_on,
+        "skipped": len(frame_set.skipped),
+    }
+    title, rows = f"{model} on {frames}", summary(figures)
     if output:
-        with atomic_file(output) as partial:
-            partial.write_text(json.dumps(figures, indent=2, allow_nan=False) + "\n")
-    table = Table(title=Text(f"{model} on {frames}"), show_header=False)
-    for row in summary(figures):
-        table.add_row(*map(Text, row))
-    Console().print(table)
+        _write_json(figures, output)
+    if report:
+        write_page(report, title, rows, figures, pictures)
+    _print_table(title, rows)
     if prior is not None and counted_on == "bundled:train":
         click.echo("- counts are of the bundled frames: --count-tokens names those that the prior was trained on")
     for advice in figures["advice"]:
         click.echo(f"- {advice}")
+
+
+Captioned = tuple[str, np.ndarray]
+"""What a picture shows, and the picture."""
 
 
 class Judges(NamedTuple):
@@ -159,8 +188,10 @@ class Judges(NamedTuple):
     real: FrameSet
 
 
-def _check_outputs(number: int, neighbours: Path | None, keep_samples: Path | None) -> None:
+def _check_outputs(number: int, neighbours: Path | None, keep_samples: Path | None, report: Path | None) -> None:
     """Refuse, before any work, files that nothing would come into, or that could not be written."""
+    if report:
+        check_page(report)
     if not number and (neighbours or keep_samples):
         raise click.UsageError("--neighbours and --keep-samples are of new frames: say how many with --samples")
     if neighbours and neighbours.suffix.lower() not in PICTURE_SUFFIXES:
@@ -183,10 +214,52 @@ def _judge(painted: np.ndarray, frames: FrameSet, judges: Judges, tokenizer: Tok
         return judge(painted, frames, judges.real, judges.network, tokenizer, batch_size=batch_size, progress=progress)
 
 
-def _nearest_sheet(painted: np.ndarray, generation: Generation, real: FrameSet) -> np.ndarray:
-    """Return a sheet of the new frames that are nearest to a real one, the nearest first, each above that one."""
+def _pictures(
+    tokenizer: Tokenizer, prior: SequentialPrior | None, frames: FrameSet, result: Evaluation
+) -> list[Captioned]:
+    """Return what a report shows of a few frames, spread over all: what comes back, and where their bits are."""
+    shown = frames[np.linspace(0, len(frames) - 1, min(SHOWN // 2, len(frames))).astype(np.int64)]
+    with measured(tokenizer) as device:
+        tokens = tokenizer.encode(torch.from_numpy(shown).to(device))
+        remade = tokenizer.decode(tokens, (frames.height, frames.width)).cpu().numpy()
+    caption = f"Frames, what comes back from their tokens, and the difference, {ERROR_GAIN} times enlarged."
+    pictures = [(caption, reconstruction_sheet(shown, remade))]
+    if prior is not None and result.likelihood is not None:
+        with measured(prior) as device:
+            bits = prior.token_bits(tokens.to(device)).cpu().numpy()
+        scale = f"on a scale from 0 to {tokenizer.bits} bits"
+        pictures += [
+            (f"What each token costs, {scale}.", bits_sheet(shown, bits, tokenizer.bits, tokenizer.patch_size)),
+            (
+                f"What the token of each place costs on average, {scale}.",
+                bits_map_picture(result.likelihood.bits_by_position, tokenizer.bits),
+            ),
+        ]
+    return pictures
+
+
+def _sheets_of_new(new: np.ndarray, generation: Generation, real: FrameSet) -> list[Captioned]:
+    """Return a sheet of the first new frames, and one of those nearest to a real one, each above that one."""
     order = np.argsort(generation.neighbours.rms, kind="stable")[:SHOWN]
-    return paired_sheet(painted[order], real[generation.neighbours.index[order]])
+    return [
+        (f"The first {len(new[:SHOWN])} new frames, none picked.", contact_sheet(new[:SHOWN], columns=4)),
+        (
+            "The new frames nearest to one of --real, each above that one.",
+            paired_sheet(new[order], real[generation.neighbours.index[order]]),
+        ),
+    ]
+
+
+def _write_json(figures: dict[str, Any], output: Path) -> None:
+    with atomic_file(output) as partial:
+        partial.write_text(json.dumps(figures, indent=2, allow_nan=False) + "\n")
+
+
+def _print_table(title: str, rows: Sequence[SummaryRow]) -> None:
+    table = Table(title=Text(title), show_header=False)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    Console().print(table)
 
 
 def _check_size(pipeline: Pipeline, frames: FrameSet, exactly: bool) -> None:

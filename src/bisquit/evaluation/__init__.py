@@ -8,6 +8,7 @@ from bisquit.evaluation.frechet import frechet_distance, frechet_interval
 from bisquit.evaluation.generation import Generation, check_judgeable, judge
 from bisquit.evaluation.likelihood import Likelihood, likelihood
 from bisquit.evaluation.neighbours import Memorisation, Nearest, manifold, memorisation, nearest
+from bisquit.evaluation.page import bits_map_picture, bits_sheet, check_page, reconstruction_sheet, write_page
 from bisquit.evaluation.reconstruction import Reconstruction, ReconstructionMeter
 from bisquit.evaluation.report import CountBaseline, Evaluation, SummaryRow, evaluate, summary
 
@@ -24,7 +25,10 @@ __all__ = [
     "Reconstruction",
     "ReconstructionMeter",
     "SummaryRow",
+    "bits_map_picture",
+    "bits_sheet",
     "check_judgeable",
+    "check_page",
     "codebook_health",
     "evaluate",
     "frechet_distance",
@@ -34,5 +38,7 @@ __all__ = [
     "manifold",
     "memorisation",
     "nearest",
+    "reconstruction_sheet",
     "summary",
+    "write_page",
 ]

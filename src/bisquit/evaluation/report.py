@@ -1,6 +1,6 @@
 """One model measured on one set of frames: what it loses, how many bits it needs, and how it stands against counting.
 
-    frames ──encode──> tokens ──decode──> reconstructions      mse, psnr_db, ssim
+    frames ──encode──> tokens ──decode──> reconstructions      mse, psnr_db, ssim, ms_ssim, sharpness
                          ├── codebook_health                   codes_used, perplexity, advice
                          ├── likelihood(prior)                 bits_per_image
                          └── CountModel.bits                   count_baseline_bits_per_image
@@ -67,6 +67,8 @@ class Evaluation:
             "mse": self.reconstruction.mse,
             "psnr_db": self.reconstruction.psnr_db,
             "ssim": self.reconstruction.ssim,
+            "ms_ssim": self.reconstruction.ms_ssim,
+            "sharpness": self.reconstruction.sharpness,
             **self._bits(),
             **_codebook_figures(self.codebook),
             **figures_of(self.generation),
@@ -123,6 +125,8 @@ _SUMMARY = (  # the key that must have been measured, what it is called, how it 
     ("mse", "mean squared error, of [-0.5, 0.5]", "{mse:.5f}"),
     ("psnr_db", "PSNR, mean of the frames'", "{psnr_db:.2f} dB"),
     ("ssim", "SSIM", "{ssim:.4f}"),
+    ("ms_ssim", "MS-SSIM", "{ms_ssim:.4f}"),
+    ("sharpness", "strength of edges, of the frames'", "{sharpness:.1%}"),
     ("raw_bits_per_image", "bits an image, as stored", "{raw_bits_per_image:,} in {tokens_per_image:,} tokens"),
     ("bits_per_image", "bits an image, by the prior", "{bits_per_image:,.0f}"),
     ("bits_per_image_stderr", "standard error of it", "{bits_per_image_stderr:,.1f}"),
