@@ -118,7 +118,7 @@ class Decoder {
     }
 
   private:
-    // x = what stands before this step, and its place.
+    // x = what stands before this step, what its neighbours add one after another, and its place.
     void embed(int step) {
         const Share columns = share(shape.width_stride() / LANES, rank, barrier.size);
         for (int row = 0; row < group.rows; ++row) {
@@ -127,9 +127,21 @@ class Decoder {
             const float* before = step == 0 ? model.start : model.embedding + size_t(tokens[step - 1]) * stride;
             const float* place = model.place + size_t(step) * stride;
             float* x = group.x + size_t(row) * stride;
-            for (int i = columns.begin * LANES; i < columns.end * LANES; i += LANES)
-                store(x + i, load(before + i) + load(place + i));
+            const auto set_x = [&](const float* a, const float* b) {
+                for (int i = columns.begin * LANES; i < columns.end * LANES; i += LANES)
+                    store(x + i, load(a + i) + load(b + i));
+            };
+            const float* sum = before;
+            for (int n = 0; n < shape.neighbours; ++n, sum = x) set_x(sum, neighbour(tokens, step, n));
+            set_x(sum, place);
         }
+    }
+
+    // What the n-th neighbour of a step adds to its input.
+    const float* neighbour(const int64_t* tokens, int step, int n) const {
+        const int at = model.around[size_t(step) * shape.neighbours + n];
+        const size_t code = at == shape.length ? shape.codebook : tokens[at];
+        return model.neighbours + (size_t(n) * (shape.codebook + 1) + code) * shape.width_stride();
     }
 
     void norm(const Norm& norm) {

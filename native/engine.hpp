@@ -41,16 +41,18 @@ class Buffer {
     T* first = nullptr;
 };
 
-// An array that someone else owns, rows last: float32, or int8 where `codes` is set.
+// An array that someone else owns, rows last: float32, or int8 where `codes` is set, or int32 where `integers` is.
 struct Array {
     const float* floats = nullptr;
     const int8_t* codes = nullptr;
+    const int32_t* integers = nullptr;
     std::vector<size_t> shape;
 };
 
 using Find = std::function<std::optional<Array>(const std::string& name)>;
 
-// A model packed for decoding. Throws std::invalid_argument where arrays are missing, of another shape or not finite.
+// A model packed for decoding. Throws std::invalid_argument where arrays are missing, of another shape, not finite or
+// out of their range.
 class PackedModel {
   public:
     PackedModel(bool is_int8, const Shape& shape, double epsilon, const Find& find);

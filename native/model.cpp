@@ -14,10 +14,17 @@ std::string text(const std::vector<size_t>& shape) {
     return out + ")";
 }
 
+size_t product(const std::vector<size_t>& shape) {
+    size_t count = 1;
+    for (size_t n : shape) count *= n;
+    return count;
+}
+
 void check(const Shape& shape, double epsilon, bool is_int8) {
-    const auto within = [](const char* name, int value, int most) {
-        require(1 <= value && value <= most, std::string(name) + " is " + std::to_string(value) +
-                                                 ": it must be between 1 and " + std::to_string(most));
+    const auto within = [](const char* name, int value, int most, int least = 1) {
+        require(least <= value && value <= most, std::string(name) + " is " + std::to_string(value) +
+                                                     ": it must be between " + std::to_string(least) + " and " +
+                                                     std::to_string(most));
     };
     within("width", shape.width, 16384);
     within("n_layers", shape.n_layers, 512);
@@ -25,6 +32,7 @@ void check(const Shape& shape, double epsilon, bool is_int8) {
     within("feed_forward", shape.feed_forward, 65536);
     within("codebook", shape.codebook, 1 << 18);
     within("length", shape.length, is_int8 ? 32767 : 1 << 20);
+    within("neighbours", shape.neighbours, 64, 0);
     require(shape.width % shape.n_heads == 0, "n_heads is " + std::to_string(shape.n_heads) +
                                                   ": it must divide the width " + std::to_string(shape.width));
     require(epsilon > 0 && epsilon < 1, "epsilon must be between 0 and 1");
@@ -40,12 +48,16 @@ class Packer {
 
     // Rows of `shape`, each padded to `stride`.
     const float* padded(const std::string& name, std::vector<size_t> shape, int stride);
+    // For each step the steps of its neighbours, which are before it, or `length` where there is none.
+    const int32_t* around(const std::string& name);
     Norm norm(const std::string& name, double epsilon);
     // `heads_in`: the inputs are heads, which lie apart. `parts`: the outputs are as many times all heads.
     Matrix matrix(const std::string& name, int inputs, int outputs, bool heads_in = false, int parts = 0);
 
   private:
-    Array fetch(const std::string& name, const std::vector<size_t>& shape, bool codes = false) const;
+    Array fetch(const std::string& name, const std::vector<size_t>& shape) const;
+    const float* floats(const std::string& name, const std::vector<size_t>& shape) const;
+    const int8_t* codes(const std::string& name, const std::vector<size_t>& shape) const;
 
     PackedModel& to;
     const Shape& shape;
@@ -60,6 +72,11 @@ PackedModel::PackedModel(bool is_int8, const Shape& shape, double epsilon, const
     const int stride = shape.width_stride();
     packed.embedding = packer.padded("embedding", {size_t(shape.codebook), width}, stride);
     packed.start = packer.padded("start_vector", {width}, stride);
+    if (shape.neighbours) {
+        const size_t codes = size_t(shape.codebook) + 1;
+        packed.neighbours = packer.padded("neighbours", {size_t(shape.neighbours), codes, width}, stride);
+        packed.around = packer.around("around");
+    }
     packed.place = packer.padded("place", {size_t(shape.length), width}, stride);
     if (find("turn")) {
         require(half > 0, "turn needs heads of at least two channels");
@@ -82,30 +99,50 @@ PackedModel::PackedModel(bool is_int8, const Shape& shape, double epsilon, const
     packed.head = packer.matrix("head", shape.width, shape.codebook);
 }
 
-Array Packer::fetch(const std::string& name, const std::vector<size_t>& shape, bool codes) const {
+Array Packer::fetch(const std::string& name, const std::vector<size_t>& shape) const {
     const std::optional<Array> array = find(name);
     require(array.has_value(), name + " is missing");
     require(array->shape == shape, name + " is " + text(array->shape) + ": it must be " + text(shape));
-    require(codes ? array->codes != nullptr : array->floats != nullptr,
-            name + (codes ? " must be int8" : " must be float32"));
-    size_t count = 1;
-    for (size_t n : shape) count *= n;
-    if (codes)
-        require(std::all_of(array->codes, array->codes + count, [](int8_t c) { return c >= -127; }),
-                name + " holds -128: codes are between -127 and 127");
-    else
-        require(std::all_of(array->floats, array->floats + count, [](float x) { return std::isfinite(x); }),
-                name + " holds a number that is not finite: the model is damaged, or its training diverged");
     return *array;
 }
 
+const float* Packer::floats(const std::string& name, const std::vector<size_t>& shape) const {
+    const float* floats = fetch(name, shape).floats;
+    require(floats != nullptr, name + " must be float32");
+    require(std::all_of(floats, floats + product(shape), [](float x) { return std::isfinite(x); }),
+            name + " holds a number that is not finite: the model is damaged, or its training diverged");
+    return floats;
+}
+
+const int8_t* Packer::codes(const std::string& name, const std::vector<size_t>& shape) const {
+    const int8_t* codes = fetch(name, shape).codes;
+    require(codes != nullptr, name + " must be int8");
+    require(std::all_of(codes, codes + product(shape), [](int8_t c) { return c >= -127; }),
+            name + " holds -128: codes are between -127 and 127");
+    return codes;
+}
+
 const float* Packer::padded(const std::string& name, std::vector<size_t> shape, int stride) {
-    const Array array = fetch(name, shape);
-    const size_t columns = shape.back();
-    size_t rows = 1;
-    for (size_t i = 0; i + 1 < shape.size(); ++i) rows *= shape[i];
+    const float* from = floats(name, shape);
+    const size_t columns = shape.back(), rows = product(shape) / columns;
     float* out = to.floats.emplace_back(rows * stride).data();
-    for (size_t row = 0; row < rows; ++row) std::copy_n(array.floats + row * columns, columns, out + row * stride);
+    for (size_t row = 0; row < rows; ++row) std::copy_n(from + row * columns, columns, out + row * stride);
+    return out;
+}
+
+const int32_t* Packer::around(const std::string& name) {
+    const int length = shape.length, neighbours = shape.neighbours;
+    const int32_t* from = fetch(name, {size_t(length), size_t(neighbours)}).integers;
+    require(from != nullptr, name + " must be int32");
+    int32_t* out = to.integers.emplace_back(size_t(length) * neighbours).data();
+    for (int step = 0; step < length; ++step)
+        for (int n = 0; n < neighbours; ++n) {
+            const size_t i = size_t(step) * neighbours + n;
+            require((0 <= from[i] && from[i] < step) || from[i] == length,
+                    name + " holds " + std::to_string(from[i]) + " at step " + std::to_string(step) +
+                        ": it must be a step before it, or " + std::to_string(length) + " where there is none");
+            out[i] = from[i];
+        }
     return out;
 }
 
@@ -126,18 +163,19 @@ Matrix Packer::matrix(const std::string& name, int inputs, int outputs, bool hea
     out.inputs = heads_in ? shape.heads_stride() : round_up(inputs, PANEL);
     out.outputs = parts ? parts * shape.heads_stride() : round_up(outputs, PANEL);
 
-    const Array bias = fetch(name + ".bias", {size_t(outputs)});
-    const Array array = is_int8 ? fetch(name + ".codes", {size_t(outputs), size_t(inputs)}, true)
-                                : fetch(name + ".weight", {size_t(outputs), size_t(inputs)});
-    const Array steps = is_int8 ? fetch(name + ".step", {size_t(outputs), 1}) : Array{};
+    const std::vector<size_t> rows_columns{size_t(outputs), size_t(inputs)};
+    const float* from_bias = floats(name + ".bias", {size_t(outputs)});
+    const int8_t* from_codes = is_int8 ? codes(name + ".codes", rows_columns) : nullptr;
+    const float* from_weights = is_int8 ? nullptr : floats(name + ".weight", rows_columns);
+    const float* from_step = is_int8 ? floats(name + ".step", {size_t(outputs), 1}) : nullptr;
     float* packed_bias = to.floats.emplace_back(out.outputs).data();
     out.bias = packed_bias;
     const size_t count = size_t(out.inputs) * out.outputs;
     float *weights = nullptr, *packed_step = nullptr;
-    int8_t* codes = nullptr;
+    int8_t* packed_codes = nullptr;
     int32_t* correction = nullptr;
     if (is_int8) {
-        out.codes = codes = to.bytes.emplace_back(count).data();
+        out.codes = packed_codes = to.bytes.emplace_back(count).data();
         out.correction = correction = to.integers.emplace_back(out.outputs).data();
         out.step = packed_step = to.floats.emplace_back(out.outputs).data();
     } else {
@@ -145,16 +183,16 @@ Matrix Packer::matrix(const std::string& name, int inputs, int outputs, bool hea
     }
     for (int n = 0; n < outputs; ++n) {
         const int column = parts ? place(n) : n;
-        packed_bias[column] = bias.floats[n];
-        if (is_int8) packed_step[column] = steps.floats[n];
+        packed_bias[column] = from_bias[n];
+        if (is_int8) packed_step[column] = from_step[n];
         const size_t panel = size_t(column / PANEL) * out.inputs * PANEL, lane = column % PANEL;
         for (int k = 0; k < inputs; ++k) {
             const size_t row = heads_in ? place(k) : k, from = size_t(n) * inputs + k;
             if (is_int8) {
-                codes[panel + row / 4 * 4 * PANEL + lane * 4 + row % 4] = array.codes[from];
-                correction[column] -= OFFSET * array.codes[from];
+                packed_codes[panel + row / 4 * 4 * PANEL + lane * 4 + row % 4] = from_codes[from];
+                correction[column] -= OFFSET * from_codes[from];
             } else {
-                weights[panel + row * PANEL + lane] = array.floats[from];
+                weights[panel + row * PANEL + lane] = from_weights[from];
             }
         }
     }

@@ -48,6 +48,7 @@ struct Shape {
     int feed_forward;
     int codebook;
     int length;
+    int neighbours;    // tokens that a step's input takes beside the last
     float score_unit;  // log2(e) / sqrt(head_width)
 
     constexpr int head_width() const { return width / n_heads; }
@@ -68,10 +69,12 @@ struct Shape {
 
 struct Model {
     Shape shape;
-    const float* embedding = nullptr;  // [codebook][width_stride]
-    const float* start = nullptr;      // [width_stride]
-    const float* place = nullptr;      // [length][width_stride]
-    const float* cosine = nullptr;     // [length][head_width / 2], null without rotary positions
+    const float* embedding = nullptr;   // [codebook][width_stride]
+    const float* start = nullptr;       // [width_stride]
+    const float* neighbours = nullptr;  // [neighbours][codebook + 1][width_stride], the last row where there is none
+    const int32_t* around = nullptr;    // [length][neighbours], steps before each step, or `length` where there is none
+    const float* place = nullptr;       // [length][width_stride]
+    const float* cosine = nullptr;      // [length][head_width / 2], null without rotary positions
     const float* sine = nullptr;
     const Block* blocks = nullptr;
     Norm norm;

@@ -41,22 +41,26 @@ std::optional<Array> find(const nb::dict& arrays, const std::string& name) {
     };
     nb::ndarray<const float, nb::c_contig, nb::device::cpu> floats;
     nb::ndarray<const int8_t, nb::c_contig, nb::device::cpu> codes;
+    nb::ndarray<const int32_t, nb::c_contig, nb::device::cpu> integers;
     if (nb::try_cast(value, floats, false)) {
         out.floats = floats.data();
         take(floats);
     } else if (nb::try_cast(value, codes, false)) {
         out.codes = codes.data();
         take(codes);
+    } else if (nb::try_cast(value, integers, false)) {
+        out.integers = integers.data();
+        take(integers);
     } else {
-        throw std::invalid_argument(name + " must be a contiguous array, float32 or int8");
+        throw std::invalid_argument(name + " must be a contiguous array, float32, int8 or int32");
     }
     return out;
 }
 
 // A model from keyword arguments of Python.
 void make_model(PackedModel* self, bool is_int8, int width, int n_layers, int n_heads, int feed_forward, int codebook,
-                int length, float score_unit, double epsilon, const nb::dict& arrays) {
-    const Shape shape{width, n_layers, n_heads, feed_forward, codebook, length, score_unit};
+                int length, int neighbours, float score_unit, double epsilon, const nb::dict& arrays) {
+    const Shape shape{width, n_layers, n_heads, feed_forward, codebook, length, neighbours, score_unit};
     new (self) PackedModel(is_int8, shape, epsilon, [&](const std::string& name) { return find(arrays, name); });
 }
 
@@ -154,8 +158,9 @@ NB_MODULE(_native, m) {
 
     nb::class_<PackedModel>(m, "Model")
         .def("__init__", &make_model, nb::kw_only(), "is_int8"_a, "width"_a, "n_layers"_a, "n_heads"_a,
-             "feed_forward"_a, "codebook"_a, "length"_a, "score_unit"_a, "epsilon"_a, "arrays"_a,
-             "Pack a model's arrays. Raises ValueError where one is missing, of another shape or type, or not finite.");
+             "feed_forward"_a, "codebook"_a, "length"_a, "neighbours"_a, "score_unit"_a, "epsilon"_a, "arrays"_a,
+             "Pack a model's arrays. Raises ValueError where one is missing, of another shape or type, not finite or "
+             "out of range.");
 
     nb::class_<GuardedSession>(m, "Session")
         .def(nb::init<const PackedModel&, int, int, const std::string&>(), "model"_a, "batch"_a, "threads"_a,

@@ -50,10 +50,16 @@ def make_prior() -> MakePrior:
     """A function that returns a raster prior of random weights."""
 
     def make(
-        bits: int = 3, grid: tuple[int, int] = (2, 3), positions: Any = "learned", dropout: float = 0.0, seed: int = 0
+        bits: int = 3,
+        grid: tuple[int, int] = (2, 3),
+        positions: Any = "learned",
+        neighbours: int = 0,
+        dropout: float = 0.0,
+        seed: int = 0,
     ) -> RasterPrior:
         transformer = TransformerConfig(width=8, n_layers=2, n_heads=2, feed_forward=12, dropout=dropout)
-        prior = RasterPrior(RasterConfig(transformer=transformer, positions=positions), bits, grid)
+        config = RasterConfig(transformer=transformer, positions=positions, neighbours=neighbours)
+        prior = RasterPrior(config, bits, grid)
         roughen(prior, seed)
         return prior.eval()
 

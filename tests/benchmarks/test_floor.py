@@ -27,7 +27,7 @@ def test_weights_are_those_of_all_matrices(prior: RasterPrior) -> None:
 
 
 def test_keys_and_values_are_as_many_as_the_cache_holds(prior: RasterPrior) -> None:
-    cache = prior.start(2)
+    cache = prior.start(2).cache
     assert 2 * keys_and_values(prior, prior.length) == cache.keys.numel() + cache.values.numel()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -16,6 +16,8 @@ from bisquit.transformer import TransformerConfig
 
 POSITIONS = ("none", "learned", "row-column", "rotary")
 GRIDS = ((1, 1), (2, 3), (5, 7), (9, 9))  # the last is longer than four blocks of 16 steps
+
+NEIGHBOURS = (1, 3, 4)
 
 KERNELS = [""] if engine_missing() else usable_kernels()
 needs_engine = pytest.mark.skipif(engine_missing() is not None, reason=f"the engine is not built: {engine_missing()}")
@@ -36,11 +38,13 @@ class Case:
     deviation: float = 0.5
     batch: int = 3
     threads: int = 1
+    neighbours: int = 0
 
     def prior(self) -> RasterPrior:
         """A prior all of whose weights are drawn with this deviation: each matters."""
         transformer = TransformerConfig(self.width, self.n_layers, self.n_heads, self.feed_forward)
-        prior = RasterPrior(RasterConfig(transformer=transformer, positions=self.positions), self.bits, self.grid)
+        config = RasterConfig(transformer=transformer, positions=self.positions, neighbours=self.neighbours)
+        prior = RasterPrior(config, self.bits, self.grid)
         generator = torch.Generator().manual_seed(0)
         with torch.no_grad():
             for parameter in prior.parameters():
@@ -55,7 +59,7 @@ class Case:
     def __str__(self) -> str:
         return (
             f"{self.positions}-{self.grid[0]}x{self.grid[1]}-{self.width}w{self.n_heads}h{self.feed_forward}f"
-            f"-{self.bits}bits-{self.deviation}-batch{self.batch}-threads{self.threads}"
+            f"-{self.bits}bits-{self.deviation}-batch{self.batch}-threads{self.threads}-{self.neighbours}neighbours"
         )
 
 
@@ -65,7 +69,7 @@ ROTARY_SIZES = ((8, 2, 12), (20, 5, 33), (24, 2, 7), (72, 3, 600))
 
 
 def cases(deviations: tuple[float, ...]) -> list[Case]:
-    """Cases in which every kind of positions meets every grid, and all else takes turns."""
+    """Cases in which every kind of positions meets every grid, and all else takes turns; some again with neighbours."""
     found = []
     for i, (positions, grid, _) in enumerate(product(POSITIONS, GRIDS, range(2))):
         sizes = ROTARY_SIZES if positions == "rotary" else SIZES
@@ -84,4 +88,5 @@ def cases(deviations: tuple[float, ...]) -> list[Case]:
                 threads=(1, 2, 3)[(i + i // 9) % 3],
             )
         )
-    return found
+    again = [replace(case, neighbours=NEIGHBOURS[i % len(NEIGHBOURS)]) for i, case in enumerate(found[::3])]
+    return found + again

@@ -27,7 +27,9 @@ POSITIONS = ("none", "learned", "row-column", "rotary")
 OVER_TWO_REACHES = (9, 30)  # 270 tokens: attention reaches 128, 256, then 272
 SETTINGS = [SamplingConfig(), SamplingConfig(temperature=0.0), SamplingConfig(temperature=0.8, top_k=5, top_p=0.9)]
 
-every_position = pytest.mark.parametrize("positions", POSITIONS)
+FORMS = [{"positions": positions} for positions in POSITIONS] + [{"neighbours": n} for n in (1, 3, 4)]
+
+every_form = pytest.mark.parametrize("form", FORMS, ids=str)
 needs_gpu = pytest.mark.skipif(
     not torch.cuda.is_available(), reason="needs a GPU: CUDA graphs are captured on one only"
 )
@@ -52,11 +54,11 @@ def relative_error(logits: Tensor, wanted: Tensor) -> float:
     return ((logits - wanted).std() / wanted.std()).item()
 
 
-@every_position
+@every_form
 @pytest.mark.parametrize("grid", [(1, 1), (2, 3), (5, 1), (1, 4), OVER_TWO_REACHES], ids=str)
 @pytest.mark.parametrize("batch", [1, 3])
-def test_steps_give_the_logits_of_a_full_pass(make_prior, positions: str, grid: tuple[int, int], batch: int):
-    prior = make_prior(grid=grid, positions=positions)
+def test_steps_give_the_logits_of_a_full_pass(make_prior, form: dict[str, Any], grid: tuple[int, int], batch: int):
+    prior = make_prior(grid=grid, **form)
     tokens = random_tokens(batch, prior)
     ours = GraphedPrior(prior, torch.float32)
     logits = steps(ours, ours.start(batch), tokens)
@@ -72,9 +74,9 @@ def test_a_reach_starts_short_doubles_and_ends_with_the_picture(make_prior):
     assert list(state.buffers.replays) == [FIRST_REACH, 2 * FIRST_REACH, 272]
 
 
-@every_position
-def test_a_state_starts_empty_in_the_buffers_of_one_that_is_gone(make_prior, positions: str):
-    prior = make_prior(positions=positions)
+@every_form
+def test_a_state_starts_empty_in_the_buffers_of_one_that_is_gone(make_prior, form: dict[str, Any]):
+    prior = make_prior(**form)
     ours = GraphedPrior(prior, torch.float32)
     state = ours.start(3)
     buffers = state.buffers
@@ -191,10 +193,10 @@ class Recorder(TorchDispatchMode):
         return tuple(x.shape), x.stride(), x.dtype, x.device, which
 
 
-@every_position
+@every_form
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_every_step_of_a_reach_is_the_same_work_at_the_same_addresses(
-    make_prior, monkeypatch: pytest.MonkeyPatch, positions: str, dtype: torch.dtype
+    make_prior, monkeypatch: pytest.MonkeyPatch, form: dict[str, Any], dtype: torch.dtype
 ):
     recorded: list[Any] = []
 
@@ -208,7 +210,7 @@ def test_every_step_of_a_reach_is_the_same_work_at_the_same_addresses(
 
     monkeypatch.setattr(graphed, "captured", recording)
     monkeypatch.setattr(transformer, "FIRST_REACH", 8)
-    prior = make_prior(grid=(3, 7), positions=positions)
+    prior = make_prior(grid=(3, 7), **form)
     ours = GraphedPrior(prior, dtype)
     for seed in range(2):
         steps(ours, ours.start(2), random_tokens(2, prior, seed))
@@ -223,8 +225,28 @@ def test_every_step_of_a_reach_is_the_same_work_at_the_same_addresses(
         assert not any("device" in options for _, (_, options) in first)  # nothing comes from elsewhere
 
 
-@every_position
-def test_a_capture_changes_no_logits(make_prior, monkeypatch: pytest.MonkeyPatch, positions: str):
+@every_form
+@pytest.mark.parametrize("grid", [(1, 1), (4, 3), OVER_TWO_REACHES], ids=str)
+def test_work_done_twice_changes_no_logits(
+    make_prior, monkeypatch: pytest.MonkeyPatch, form: dict[str, Any], grid: tuple[int, int]
+):
+    def twice(work: Callable[[], None], *_: object) -> Callable[[], None]:
+        def replay() -> None:
+            work()
+            work()
+
+        return replay
+
+    monkeypatch.setattr(graphed, "captured", twice)
+    prior = make_prior(grid=grid, **form)
+    ours = GraphedPrior(prior, torch.float32)
+    for seed in range(2):
+        tokens = random_tokens(2, prior, seed)
+        equal(steps(ours, ours.start(2), tokens), prior.logits(tokens))
+
+
+@every_form
+def test_a_capture_changes_no_logits(make_prior, monkeypatch: pytest.MonkeyPatch, form: dict[str, Any]):
     captures = []
 
     def as_on_a_gpu(work: Callable[[], None], *_: object) -> Callable[[], None]:
@@ -234,7 +256,7 @@ def test_a_capture_changes_no_logits(make_prior, monkeypatch: pytest.MonkeyPatch
         return work
 
     monkeypatch.setattr(graphed, "captured", as_on_a_gpu)
-    prior = make_prior(grid=OVER_TWO_REACHES, positions=positions)
+    prior = make_prior(grid=OVER_TWO_REACHES, **form)
     ours, tokens = GraphedPrior(prior, torch.float32), random_tokens(2, prior)
     for _ in range(2):
         equal(steps(ours, ours.start(2), tokens), prior.logits(tokens))
@@ -272,9 +294,9 @@ def test_the_loss_and_the_bits_are_those_of_the_prior(make_prior):
         ours.loss(torch.zeros(1, 3, 2, dtype=torch.int64))
 
 
-@every_position
-def test_bfloat16_is_near(make_prior, positions: str):
-    prior = make_prior(grid=(3, 40), positions=positions)
+@every_form
+def test_bfloat16_is_near(make_prior, form: dict[str, Any]):
+    prior = make_prior(grid=(3, 40), **form)
     ours, tokens = GraphedPrior(prior), random_tokens(3, prior)
     assert next(ours.parameters()).dtype == torch.bfloat16
     logits, wanted = steps(ours, ours.start(3), tokens), prior.logits(tokens)
@@ -345,10 +367,10 @@ def test_a_copy_has_its_own_weights_and_buffers(make_prior):
 # Pictures.
 
 
-@every_position
+@every_form
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
-def test_float32_paints_the_pictures_of_the_prior(make_prior, positions: str, settings: SamplingConfig):
-    prior = make_prior(bits=4, grid=(3, 4), positions=positions)
+def test_float32_paints_the_pictures_of_the_prior(make_prior, form: dict[str, Any], settings: SamplingConfig):
+    prior = make_prior(bits=4, grid=(3, 4), **form)
     ours = GraphedPrior(prior, torch.float32)
     wanted = sample(prior, range(8), seed=0, settings=settings)
     assert torch.equal(sample(ours, range(8), seed=0, settings=settings), wanted)
@@ -430,12 +452,12 @@ def test_a_prior_that_has_diverged_is_refused(make_prior):
 
 
 @needs_gpu
-@every_position
+@every_form
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_captured_steps_give_the_logits_of_eager_ones(
-    make_prior, monkeypatch: pytest.MonkeyPatch, positions: str, dtype: torch.dtype
+    make_prior, monkeypatch: pytest.MonkeyPatch, form: dict[str, Any], dtype: torch.dtype
 ):
-    prior = make_prior(grid=OVER_TWO_REACHES, positions=positions).cuda()
+    prior = make_prior(grid=OVER_TWO_REACHES, **form).cuda()
     tokens = random_tokens(3, prior).cuda()
     captured, eager = GraphedPrior(prior, dtype), GraphedPrior(prior, dtype)
     state = captured.start(3)

@@ -6,7 +6,7 @@ import functools
 
 import pytest
 import torch
-from tests.engine.driver import GRIDS, POSITIONS, Case, cases, every_kernel, needs_engine
+from tests.engine.driver import GRIDS, NEIGHBOURS, POSITIONS, Case, cases, every_kernel, needs_engine
 from torch import Tensor
 
 from bisquit.engine import EnginePrior, IntegerPrior, integer
@@ -84,7 +84,7 @@ def test_rows_of_the_largest_sums_have_the_same_bits(kernels: str):
 
 
 def test_logits_are_the_same_bits_in_any_batch_and_on_any_number_of_threads():
-    case = Case("rotary", (9, 9), width=24, n_heads=3, bits=5, batch=4)
+    case = Case("rotary", (9, 9), width=24, n_heads=3, bits=5, batch=4, neighbours=4)
     prior, tokens, before = integer_prior(case), case.tokens(), torch.get_num_threads()
     wanted = torch.cat([prior.logits(part) for part in tokens.split(1)])
     try:
@@ -95,9 +95,10 @@ def test_logits_are_the_same_bits_in_any_batch_and_on_any_number_of_threads():
         torch.set_num_threads(before)
 
 
+@pytest.mark.parametrize("neighbours", [0, *NEIGHBOURS])
 @pytest.mark.parametrize("positions", POSITIONS)
-def test_logits_are_near_those_of_float32(positions: str):
-    case = Case(positions, (5, 7), 24, 2, 40, bits=5)
+def test_logits_are_near_those_of_float32(positions: str, neighbours: int):
+    case = Case(positions, (5, 7), 24, 2, 40, bits=5, neighbours=neighbours)
     wanted = case.prior().logits(case.tokens())
     assert (wanted_logits(case) - wanted).std() < 0.03 * wanted.std()
 
@@ -143,9 +144,11 @@ def test_turns_are_those_of_the_float_prior(grid: tuple[int, int]):
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
-@pytest.mark.parametrize("name", ["embedding.weight", "transformer.blocks.1.mlp.2.bias", "head.weight"])
+@pytest.mark.parametrize(
+    "name", ["embedding.weight", "neighbours.0.weight", "transformer.blocks.1.mlp.2.bias", "head.weight"]
+)
 def test_weights_that_are_not_finite_are_refused(name: str, value: float):
-    prior = Case().prior()
+    prior = Case(neighbours=1).prior()
     with torch.no_grad():
         prior.get_parameter(name).view(-1)[-1] = value
     with pytest.raises(ModelError, match="not finite"):

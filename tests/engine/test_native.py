@@ -8,6 +8,7 @@ import math
 import os
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ pytestmark = needs_engine
 
 CASES = cases((0.5, 0.5, 1e-3, 0.5, 0.0))
 PAINTED = Case(grid=(3, 4), width=20, bits=4)
+AMONG_NEIGHBOURS = replace(PAINTED, neighbours=4)
 SETTINGS = [
     SamplingConfig(),
     SamplingConfig(top_k=3),
@@ -43,6 +45,7 @@ SETTINGS = [
 
 every_case = pytest.mark.parametrize("case", CASES, ids=str)
 every_setting = pytest.mark.parametrize("settings", SETTINGS, ids=str)
+every_picture = pytest.mark.parametrize("case", [PAINTED, AMONG_NEIGHBOURS], ids=["alone", "among-neighbours"])
 every_precision = pytest.mark.parametrize("precision", ["float32", "int8"])
 
 
@@ -99,7 +102,7 @@ def test_costs_are_those_of_float64(case: Case, kernels: str):
 @pytest.mark.parametrize("batch", [1, 3])
 def test_one_picture_has_the_same_bits_on_any_number_of_threads(precision: str, batch: int, kernels: str):
     """Three pictures on two threads are two groups: then only the integers are the same bits."""
-    case = Case(grid=(5, 7), width=24, n_heads=3, feed_forward=100, bits=7, batch=batch)
+    case = Case(grid=(5, 7), width=24, n_heads=3, feed_forward=100, bits=7, batch=batch, neighbours=3)
     wanted = EnginePrior(torch_prior(case, precision), threads=1, kernels=kernels).logits(case.tokens())
     for threads in (2, 3, 4, 7):
         logits = EnginePrior(torch_prior(case, precision), threads, kernels).logits(case.tokens())
@@ -160,7 +163,16 @@ def test_pictures_are_those_of_pytorch(settings: SamplingConfig, precision: str,
 @every_kernel
 @every_precision
 @pytest.mark.parametrize(
-    "case", [Case(bits=1), Case("rotary", (9, 9), 8, bits=6), Case("none", (1, 1), 6, bits=11)], ids=str
+    "case",
+    [
+        Case(bits=1),
+        Case("rotary", (9, 9), 8, bits=6),
+        Case("none", (1, 1), 6, bits=11),
+        Case("none", (5, 3), 20, bits=5, neighbours=1),
+        Case("rotary", (4, 5), 8, bits=3, neighbours=3),
+        Case("learned", (4, 4), 35, n_heads=5, bits=6, neighbours=4),
+    ],
+    ids=str,
 )
 def test_pictures_of_other_sizes_are_those_of_pytorch(case: Case, precision: str, kernels: str):
     settings = SamplingConfig(top_p=0.9)
@@ -170,17 +182,18 @@ def test_pictures_of_other_sizes_are_those_of_pytorch(case: Case, precision: str
     assert torch.equal(painted, wanted_pictures(case, precision, settings))
 
 
+@every_picture
 @every_precision
 @every_setting
 def test_pictures_are_the_same_whoever_decides(
-    settings: SamplingConfig, precision: str, monkeypatch: pytest.MonkeyPatch
+    case: Case, settings: SamplingConfig, precision: str, monkeypatch: pytest.MonkeyPatch
 ):
     """With so much doubt, PyTorch decides most races: each must be the one that the engine has run."""
-    wanted = wanted_pictures(PAINTED, precision, settings)
+    wanted = wanted_pictures(case, precision, settings)
     monkeypatch.setattr(native, "ENGINE_DOUBT", 5.0)
     monkeypatch.setattr(sampling, "DOUBT", 5.0)
     for threads, kernels in enumerate(KERNELS, start=1):
-        engine, decided = EnginePrior(torch_prior(PAINTED, precision), threads, kernels), []
+        engine, decided = EnginePrior(torch_prior(case, precision), threads, kernels), []
         decide = engine._decide
 
         def counted(*arguments: Any, decide: Any = decide, decided: list[Any] = decided) -> int:
@@ -247,10 +260,11 @@ def test_sampling_from_the_engine_token_by_token_gives_the_same_pictures():
     assert torch.equal(sample(EnginePrior(prior), range(6), seed=2), sample(prior, range(6), seed=2))
 
 
+@every_picture
 @every_precision
 @every_setting
-def test_given_tokens_stay_and_the_others_are_painted_after_them(settings: SamplingConfig, precision: str):
-    prior = torch_prior(PAINTED, precision)
+def test_given_tokens_stay_and_the_others_are_painted_after_them(case: Case, settings: SamplingConfig, precision: str):
+    prior = torch_prior(case, precision)
     given = torch.randint(-16, 16, (20, 3, 4), generator=torch.Generator().manual_seed(0)).clamp_min(-1)
     before = given.clone()
     wanted = sample(prior, range(20), seed=5, settings=settings, given=given)
@@ -339,9 +353,9 @@ def test_the_seed_models_picture_is_pytorchs(seed_prior: RasterPrior):
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_weights_that_are_not_finite_are_refused(value: float):
-    names = [name for name, _ in Case().prior().named_parameters()]
-    for name in names:
-        prior = Case().prior()
+    case = Case(neighbours=1)
+    for name, _ in case.prior().named_parameters():
+        prior = case.prior()
         with torch.no_grad():
             prior.get_parameter(name).view(-1)[-1] = value
         with pytest.raises(ModelError, match="holds a number that is not finite"):
@@ -350,9 +364,9 @@ def test_weights_that_are_not_finite_are_refused(value: float):
 
 @every_precision
 @pytest.mark.parametrize("scale", [1e10, 1e20, 1e30, 1e37])
-@pytest.mark.parametrize("part", ["", "qkv", "mlp", "embedding", "positions", "norm", "head"])
+@pytest.mark.parametrize("part", ["", "qkv", "mlp", "embedding", "neighbours", "positions", "norm", "head"])
 def test_what_overflows_is_an_error_where_it_is_one_in_pytorch(part: str, scale: float, precision: str):
-    prior = Case().prior()
+    prior = Case(neighbours=1 if part == "neighbours" else 0).prior()
     with torch.no_grad():
         for name, parameter in prior.named_parameters():
             if part in name:
@@ -439,16 +453,23 @@ def test_winners_follow_the_chances(kernels: str):
 
 @functools.cache
 def arrays_of(precision: str) -> dict[str, np.ndarray]:
-    prior = Case().prior()
+    prior = Case(neighbours=3).prior()
     return _integer_arrays(IntegerPrior(prior)) if precision == "int8" else _float_arrays(prior)
 
 
 def pack(precision: str = "float32", arrays: dict[str, Any] | None = None, **changed: Any) -> Any:
-    """Pack the prior of `Case()` with something changed; an array of None is left out."""
+    """Pack the prior of `Case(neighbours=3)` with something changed; an array of None is left out."""
     described = dict.fromkeys(("length",), 6) | {"width": 8, "n_layers": 2, "n_heads": 2, "feed_forward": 12}
-    described |= {"codebook": 8, "score_unit": 0.72, "epsilon": 1e-5, "is_int8": precision == "int8", **changed}
+    described |= {
+        "codebook": 8,
+        "neighbours": 3,
+        "score_unit": 0.72,
+        "epsilon": 1e-5,
+        "is_int8": precision == "int8",
+        **changed,
+    }
     found = {name: x for name, x in (arrays_of(precision) | (arrays or {})).items() if x is not None}
-    return native._native.Model(**described, arrays=found)
+    return native._native.Model(**described | changed, arrays=found)
 
 
 def assert_refused(act: Callable[[], Any], *words: str) -> None:
@@ -477,7 +498,8 @@ def test_every_array_must_have_its_shape(precision: str):
 def test_every_array_must_have_its_type_and_be_contiguous(precision: str):
     for name, array in arrays_of(precision).items():
         other = np.float32 if array.dtype == np.int8 else np.int8
-        for dtype in (other, np.float64, np.int32, np.uint8, ">f4", object):
+        integer = np.int64 if array.dtype == np.int32 else np.int32
+        for dtype in (other, integer, np.float64, np.uint8, ">f4", object):
             assert_refused(functools.partial(pack, precision, {name: np.zeros(array.shape, dtype)}), name)
         spread = np.zeros((*array.shape, 2), array.dtype)[..., 0]
         assert_refused(functools.partial(pack, precision, {name: spread}), name, "contiguous")
@@ -498,6 +520,24 @@ def test_codes_of_minus_128_are_refused():
     codes = arrays_of("int8")["blocks.1.up.codes"].copy()
     codes[-1, -1] = -128
     assert_refused(lambda: pack("int8", {"blocks.1.up.codes": codes}), "blocks.1.up.codes holds -128")
+
+
+@pytest.mark.parametrize("step", range(6))
+def test_neighbours_are_steps_before_or_none(step: int):
+    def among(value: int) -> Any:
+        around = arrays_of("int8")["around"].copy()
+        around[step, 2] = value
+        return pack("int8", {"around": around})
+
+    for value in (*range(step), 6):
+        among(value)
+    for value in (*range(step, 6), -1, 7, 8, 2**31 - 1, -(2**31)):
+        assert_refused(functools.partial(among, value), f"around holds {value} at step {step}", "or 6 where")
+
+
+@pytest.mark.parametrize("neighbours", [-1, 1, 2, 4, 64, 65, 2**31 - 1, 2**31, 1.5, "3", None])
+def test_numbers_of_neighbours_that_the_arrays_do_not_have_are_refused(neighbours: Any):
+    assert_refused(lambda: pack(neighbours=neighbours), "neighbours")
 
 
 def test_turns_must_fit_the_heads():

@@ -17,6 +17,7 @@ class Model:
         feed_forward: int,
         codebook: int,
         length: int,
+        neighbours: int,
         score_unit: float,
         epsilon: float,
         arrays: dict[str, np.ndarray],

@@ -1,8 +1,8 @@
 """The raster prior on a GPU: a step of fixed shapes over a static cache, captured into a CUDA graph and replayed.
 
-    host      token ──copy──> last     number of the step ──fill──> step          a copy <── logits (B, codebook)
-                                │                                │                             │
-    device    [ embedding[last], or the start vector ── + place[step] ── blocks ── norm ── head ]    one graph
+    host      token ──copy──> last       number of the step ──fill──> step           a copy <── logits (B, codebook)
+                                │                                       │                         │
+    device    [ embedding[last], or the start ── + neighbours + place[step] ── blocks ── norm ── head ]    one graph
 
 A small model is bound by the launches of its kernels, about a dozen a layer; a graph launches all of a step at once.
 What may not change in a graph does not: addresses (all that outlives a step is allocated before the capture), shapes
@@ -90,8 +90,13 @@ class GraphedPrior(SequentialPrior):
     def _step(self, buffers: Buffers) -> None:
         """Do a step's work on the device. It may be done several times over."""
         cache, inner = buffers.cache, self.inner
-        before = torch.where(cache.step == 0, inner.start_vector, inner.embedding(buffers.last))
-        x = before + buffers.places.index_select(0, cache.step)
+        x = torch.where(cache.step == 0, inner.start_vector, inner.embedding(buffers.last))
+        if inner.neighbours:
+            before = (cache.step - 1).clamp_min(0)  # the first step writes what none reads and the second writes anew
+            buffers.tokens.index_copy_(1, before, buffers.last.unsqueeze(1))
+            around = inner.around.index_select(0, cache.step).squeeze(0)
+            x = inner.add_neighbours(x, buffers.tokens.index_select(1, around))
+        x = x + buffers.places.index_select(0, cache.step)
         angles = None if inner.angles is None else inner.angles.index_select(0, cache.step)
         x = inner.transformer(x.unsqueeze(1), causal=True, rotary=angles, cache=cache)
         buffers.logits.copy_(inner.head(x[:, 0]))
@@ -160,6 +165,7 @@ class Buffers:
         self.cache = StaticCache(prior.config.transformer, batch, prior.length, like)
         self.places = like.new_empty(prior.length, width)
         self.last = torch.zeros(batch, dtype=torch.int64, device=like.device)
+        self.tokens = prior.unknown(batch)
         self.logits = _at_least_float32(like.new_empty(batch, prior.codebook_size))
         self.replays: dict[int, Callable[[], None]] = {}
         is_cuda = like.device.type == "cuda"

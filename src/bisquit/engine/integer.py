@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from bisquit.engine import arithmetic
 from bisquit.engine.arithmetic import Codes, to_codes
@@ -33,6 +34,8 @@ class IntegerPrior(SequentialPrior):
     config: RasterConfig
     embedding: Tensor
     start_vector: Tensor
+    neighbours: Tensor | None
+    around: Tensor | None
     place: Tensor
     turn: Tensor | None
 
@@ -49,6 +52,9 @@ class IntegerPrior(SequentialPrior):
         transformer = prior.transformer
         self.register_buffer("embedding", _float(prior.embedding.weight))
         self.register_buffer("start_vector", _float(prior.start_vector))
+        tables = [_float(table) for table in prior.neighbours.parameters()]  # each (codebook + 1, width)
+        self.register_buffer("neighbours", torch.stack(tables) if tables else None)
+        self.register_buffer("around", prior.around.clone() if tables else None)
         self.register_buffer("place", _float(prior.places()))
         self.register_buffer("turn", turn_table(prior) if prior.config.positions == "rotary" else None)
         self.blocks = nn.ModuleList(
@@ -60,13 +66,22 @@ class IntegerPrior(SequentialPrior):
     def logits(self, tokens: Tensor) -> Tensor:
         """Return the logits (B, h w, codebook) of each token of (B, h, w) given those before it, in one pass."""
         self.check(tokens)
+        known = F.pad(tokens.flatten(1), (0, 1), value=self.codebook_size)
         before = self.embedding[tokens.flatten(1)[:, :-1]]  # (B, h w - 1, width)
-        x = torch.cat((self.start_vector.expand(len(tokens), 1, -1), before), dim=1) + self.place
+        x = torch.cat((self.start_vector.expand(len(tokens), 1, -1), before), dim=1)
+        x = self._add_neighbours(x, known, slice(None)) + self.place
         past = torch.ones(self.length, self.length, dtype=torch.bool, device=x.device).tril()
         for block in self.blocks:
             x, _ = block(x, self.turn, None, past)
         logits: Tensor = self.head(self.norm(x))
         return logits
+
+    def _add_neighbours(self, x: Tensor, known: Tensor, steps: slice | int) -> Tensor:
+        """Add to inputs x (B, T, width), or (B, width) of one step, what neighbours among (B, h w + 1) tokens add."""
+        if self.neighbours is not None and self.around is not None:
+            for table, codes in zip(self.neighbours, known[:, self.around[steps]].unbind(-1), strict=True):
+                x = x + table[codes]  # one after another: every order has its own rounding
+        return x
 
     def exact(self) -> IntegerPrior:
         """Return this prior: its logits are the same everywhere."""
@@ -74,15 +89,20 @@ class IntegerPrior(SequentialPrior):
 
     def start(self, batch: int) -> IntegerState:
         """Return an empty state for `batch` sequences."""
-        return IntegerState(batch, self.length)
+        unknown = torch.full((batch, self.length + 1), self.codebook_size, device=self.place.device)
+        return IntegerState(unknown)
 
     def next_logits(self, state: IntegerState, last: Tensor | None) -> Tensor:
         """Return the logits (B, codebook) of the next token given the last, (B,) int64 or None at the first step."""
         step = state.length
         if step >= state.capacity:
             raise ShapeError(f"a picture has {state.capacity} tokens, and all are there")
-        before = self.start_vector.expand(state.batch, -1) if last is None else self.embedding[last]
-        x = (before + self.place[step]).unsqueeze(1)
+        if last is None:
+            x = self.start_vector.expand(len(state.tokens), -1)
+        else:
+            state.tokens[:, step - 1] = last
+            x = self.embedding[last]
+        x = (self._add_neighbours(x, state.tokens, step) + self.place[step]).unsqueeze(1)
         turn = None if self.turn is None else self.turn[:, step : step + 1]
         for layer, block in enumerate(self.blocks):
             x, seen = block(x, turn, state.seen[layer] if step else None, None)
@@ -100,10 +120,12 @@ class Seen(NamedTuple):
 
 
 class IntegerState:
-    """What the steps so far leave behind, for each layer."""
+    """What the steps so far leave behind: their tokens, and keys and values for each layer."""
 
-    def __init__(self, batch: int, capacity: int) -> None:
-        self.batch, self.capacity, self.length = batch, capacity, 0
+    def __init__(self, tokens: Tensor) -> None:
+        """Take tokens (B, h w + 1) int64 of which none is known, as `RasterPrior.unknown` returns them."""
+        self.tokens = tokens
+        self.capacity, self.length = tokens.shape[1] - 1, 0
         self.seen: list[Seen] = []
 
 

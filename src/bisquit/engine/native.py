@@ -80,6 +80,7 @@ class EnginePrior(SequentialPrior):
                 feed_forward=transformer.feed_forward,
                 codebook=self.codebook_size,
                 length=self.length,
+                neighbours=prior.config.neighbours,
                 score_unit=score_unit(transformer.head_width),
                 epsilon=prior.norm.epsilon if isinstance(prior, IntegerPrior) else prior.transformer.norm.eps,
                 arrays=_integer_arrays(prior) if isinstance(prior, IntegerPrior) else _float_arrays(prior),
@@ -214,6 +215,8 @@ def _float_arrays(prior: RasterPrior) -> dict[str, np.ndarray]:
         "norm.weight": prior.transformer.norm.weight,
         "norm.bias": prior.transformer.norm.bias,
     }
+    if prior.neighbours:
+        arrays["neighbours"] = torch.stack(list(prior.neighbours.parameters()))  # (neighbours, codebook + 1, width)
     if prior.angles is not None:
         arrays["turn"] = torch.stack((prior.angles.cos(), prior.angles.sin()))
     names = {"attention.qkv": "qkv", "attention.out": "out", "mlp.0": "up", "mlp.2": "down"}
@@ -221,15 +224,19 @@ def _float_arrays(prior: RasterPrior) -> dict[str, np.ndarray]:
         _, layer, rest = name.split(".", 2)  # blocks, 0, attention.qkv.weight
         part, _, kind = rest.rpartition(".")
         arrays[f"blocks.{layer}.{names.get(part, part)}.{kind}"] = parameter
-    return {name: array.detach().float().cpu().contiguous().numpy() for name, array in arrays.items()}
+    found = {name: array.detach().float().cpu().contiguous().numpy() for name, array in arrays.items()}
+    if prior.neighbours:
+        found["around"] = prior.around.to("cpu", torch.int32).contiguous().numpy()
+    return found
 
 
 def _integer_arrays(prior: IntegerPrior) -> dict[str, np.ndarray]:
     """Return a prior's codes, steps and tables under the engine's names, which are its own."""
-    return {
-        name: (array.to(torch.int8) if name.endswith(".codes") else array).cpu().contiguous().numpy()
-        for name, array in prior.state_dict().items()
-    }
+    found = {}
+    for name, array in prior.state_dict().items():
+        dtype = torch.int8 if name.endswith(".codes") else torch.int32 if name == "around" else array.dtype
+        found[name] = array.to("cpu", dtype).contiguous().numpy()
+    return found
 
 
 def _require_engine() -> None:

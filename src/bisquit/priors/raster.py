@@ -136,13 +136,12 @@ class RasterPrior(SequentialPrior):
         cache, tokens = state
         step = cache.length
         if last is None:
-            x = self.start_vector.expand(len(tokens), -1)
+            before = self.start_vector.expand(len(tokens), -1)
         else:
             tokens[:, step - 1] = last
-            x = self.embedding(last)
-        if self.neighbours:
-            x = self.add_neighbours(x, tokens[:, self.around[step]])
-        x = self.positions(x.unsqueeze(1), first=step)
+            before = self.embedding(last)
+        x = self.add_neighbours(before.unsqueeze(1), tokens[:, self.around[step : step + 1]])
+        x = self.positions(x, first=step)
         angles = None if self.angles is None else self.angles[step : step + 1]
         logits: Tensor = self.head(self.transformer(x, causal=True, rotary=angles, cache=cache)[:, 0])
         return logits
