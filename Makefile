@@ -9,7 +9,7 @@ DEMO := runs/demo
 export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo train-demo seed bench bench-sampling test sanitize check format constraints clean
+.PHONY: help setup demo train-demo seed ablations bench bench-sampling test sanitize check format constraints clean
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -44,6 +44,10 @@ seed: $(VENV)/.setup ## Train the seed preset in full and write docs/results.md:
 $(VENV)/.bench: $(VENV)/.setup
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt --editable '.[dev,bench]'
 	@touch $@
+
+ablations: $(VENV)/.bench ## Vary the seed preset one thing at a time, write docs/ablations.md: FRAMES=... VALID_FRAMES=..., three hours a seed
+	@test -n "$(FRAMES)" -a -n "$(VALID_FRAMES)" || { echo "make ablations needs FRAMES=... VALID_FRAMES=..." >&2; exit 1; }
+	$(BIN)/python scripts/ablations.py --frames '$(FRAMES)' --valid-frames '$(VALID_FRAMES)' $(ARGS)
 
 bench-sampling: $(VENV)/.bench ## Measure painting against every other way: the last line is one JSON object
 	env -u OMP_WAIT_POLICY $(BIN)/python benchmarks/sampling.py

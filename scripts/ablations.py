@@ -1,0 +1,317 @@
+"""Make docs/ablations.md: one thing of the `seed` preset varied at a time, on a small budget, with several seeds.
+
+    python scripts/ablations.py --frames 'FRAMES/train-0*.parquet' --valid-frames FRAMES/valid-00.parquet
+
+Three to four hours a seed on two cores; `--plan` lists the runs and says how long they take. Seed 0 comes first, cheap
+runs before dear ones. Every training is a `bisquit` command, printed before it runs; what is done already is not done
+again, a training that was interrupted goes on, and the page is written anew after each run, from what there is. The
+last line is one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from ablation_page import FIGURES_FILE, gather, page, plot, summary
+from ablation_plan import AXES, TRAIN_PICK, Budget, PriorRun, Run, TokenizerRun, chosen_rows, plan
+
+from bisquit.atomic import atomic_file
+from bisquit.errors import BisquitError
+from bisquit.evaluation import CountModel, likelihood
+from bisquit.frames import load_frames
+from bisquit.frames.listing import list_files
+from bisquit.generate import load
+from bisquit.priors import SequentialPrior
+from bisquit.record import RECORD_FILE, RunRecord
+from bisquit.tokens import TokenSet
+
+ROOT = Path(__file__).resolve().parent.parent
+VALIDATED_EVERY = 10  # valid frame, in training: no choice hangs on it
+BATCH = 32
+
+
+class CommandFailedError(Exception):
+    """A `bisquit` command that ended with an error; what it said is on the screen."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What all runs share."""
+
+    frames: str
+    valid_frames: str
+    runs: Path
+    docs: Path
+    seeds: int
+    budget: Budget
+    from_parquet: bool
+
+    def folder(self, run: Run, seed: int) -> Path:
+        """Return where a run's files are: `run` is bisquit's own, its figures and tokens lie beside that."""
+        return self.runs / run.name / f"seed-{seed}"
+
+    def is_done(self, run: Run, seed: int) -> bool:
+        """Whether a run is trained and measured."""
+        return (self.folder(run, seed) / FIGURES_FILE).exists()
+
+
+def main() -> None:
+    """Do run after run, and write the page after each."""
+    options = parse()
+    frames, valid_frames = load_frames(options.frames), load_frames(options.valid_frames)
+    budget = Budget(len(frames), len(valid_frames), options.pictures or len(frames), options.tokenizer_epochs)
+    from_parquet = bool(list_files(options.frames).parquet)
+    work = Work(options.frames, options.valid_frames, options.runs, options.docs, options.seeds, budget, from_parquet)
+    runs = plan(options.only or AXES, budget, from_parquet)
+    if not from_parquet:
+        print("the frames do not lie in Parquet files: the augmentation axis is left out")
+    for run in runs:
+        print(f"{run.name}: about {budget.seconds(run) / 60:.0f} min a seed")
+    print(f"{len(runs)} runs, about {sum(map(budget.seconds, runs)) / 3600:.1f} hours a seed", flush=True)
+    if options.plan:
+        return
+    hold_to(budget, work.runs)
+    write(work, list(AXES))
+    deadline = time.monotonic() + 3600 * options.hours
+    failed = []
+    for seed, run in ((seed, run) for seed in range(options.seeds) for run in runs):
+        if work.is_done(run, seed):
+            continue
+        if time.monotonic() > deadline:
+            print(f"{options.hours:g} hours are over: the same command goes on")
+            break
+        try:
+            finish(run, seed, work)
+        except (CommandFailedError, BisquitError) as error:
+            print(f"failed: {error}", file=sys.stderr)
+            failed.append(f"{run.name}, seed {seed}")
+            continue
+        write(work, [name for name, axis in AXES.items() if any(run in (p.run, p.tokenizer) for p in axis.points)])
+    if failed:
+        print(f"failed, and tried again by the same command: {'; '.join(failed)}", file=sys.stderr)
+    print(json.dumps(summary(gather(work.runs), budget)), flush=True)
+    sys.exit(1 if failed else 0)
+
+
+def parse() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--frames", required=True, help="frames to train on")
+    parser.add_argument("--valid-frames", required=True, help="frames of other races to measure on")
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "ablations", help="where the runs are kept")
+    parser.add_argument("--docs", type=Path, default=ROOT / "docs", help="where the page and its images go")
+    parser.add_argument("--seeds", type=int, default=2, help="how many seeds, from 0 on")
+    parser.add_argument(
+        "--pictures", type=int, help="pictures that a prior sees; as many as there are frames if not given"
+    )
+    parser.add_argument("--tokenizer-epochs", type=int, default=2, help="epochs of every tokenizer")
+    parser.add_argument("--only", action="append", choices=list(AXES), help="run this axis alone; may be repeated")
+    parser.add_argument("--hours", type=float, default=float("inf"), help="start no run after so many hours")
+    parser.add_argument("--plan", action="store_true", help="list the runs and how long they take, and stop")
+    options = parser.parse_args()
+    for name in ("seeds", "pictures", "tokenizer_epochs"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            parser.error(f"--{name.replace('_', '-')} is {value}: it must be at least 1")
+    return options
+
+
+def hold_to(budget: Budget, runs: Path) -> None:
+    """Note the budget in the folder of runs, and exit with 1 if the runs there are of another one."""
+    path = runs / "budget.json"
+    wanted = asdict(budget)
+    if path.exists() and (found := json.loads(path.read_text())) != wanted:
+        sys.exit(f"{runs} holds runs of another budget, {found}, not {wanted}: pass the same or another --runs")
+    save_json(wanted, path)
+
+
+def save_json(content: Any, path: Path) -> None:
+    """Write plain data, whole or not at all."""
+    with atomic_file(path) as partial:
+        partial.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def bisquit(*arguments: str | Path) -> None:
+    """Run one command, printed as a person would type it.
+
+    Raises CommandFailedError if it fails, and exits as it did if it was stopped. A stop is the command's to heed: it
+    saves its state, for which this waits.
+    """
+    words = [str(argument) for argument in arguments]
+    print("$ bisquit", shlex.join(words), flush=True)
+    with subprocess.Popen([sys.executable, "-m", "bisquit", *words]) as process:
+        handlers = {
+            signal.SIGINT: signal.signal(signal.SIGINT, lambda *_: None),  # the terminal sends it to both
+            signal.SIGTERM: signal.signal(signal.SIGTERM, lambda *_: process.terminate()),
+        }
+        try:
+            status = process.wait()
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+    if status < 0 or status >= 128:
+        sys.exit(status if status > 0 else 128 - status)
+    if status:
+        raise CommandFailedError(shlex.join(words))
+
+
+def finish(run: Run, seed: int, work: Work) -> None:
+    """Train a run, or go on with it, measure it, and keep its figures; its training's state is then removed."""
+    if isinstance(run, TokenizerRun):
+        figures = finish_tokenizer(run, seed, work)
+    else:
+        figures = finish_prior(run, seed, work)
+    folder = work.folder(run, seed)
+    save_json(figures, folder / FIGURES_FILE)
+    (folder / "run" / "last.ckpt").unlink(missing_ok=True)
+
+
+def train(stage: str, run: Run, seed: int, work: Work, *data: str | Path) -> float:
+    """Train a run to its end; return the seconds of all its commands together."""
+    folder, epochs = work.folder(run, seed), work.budget.epochs(run)
+    clock = folder / "seconds.json"
+    seconds = json.loads(clock.read_text()) if clock.exists() else 0.0
+    if (folder / "run" / RECORD_FILE).exists() and RunRecord.load(folder / "run").finished:
+        return seconds
+    begin = time.monotonic()
+    try:
+        bisquit(
+            *("train", stage, "--preset", "seed", *data, *run.flags, "--epochs", str(epochs[-1])),
+            *("--snapshot-epochs", ",".join(map(str, epochs)), "--seed", str(seed)),
+            *("--out", folder / "run", "--resume"),
+        )
+    finally:
+        seconds += time.monotonic() - begin
+        save_json(seconds, clock)
+    return seconds
+
+
+def epoch_folder(run: Run, seed: int, work: Work, epoch: int) -> Path:
+    """Return the folder of a run's model as it was after an epoch, which need not be the one with the lowest loss."""
+    return work.folder(run, seed) / "run" / f"epoch-{epoch:02d}"
+
+
+def finish_tokenizer(run: TokenizerRun, seed: int, work: Work) -> dict[str, Any]:
+    """Return the figures of a tokenizer, trained; its tokens of all frames lie in its folder."""
+    seconds = train("tokenizer", run, seed, work, "--frames", work.frames, "--valid-frames", work.valid_frames)
+    folder, model = work.folder(run, seed), epoch_folder(run, seed, work, work.budget.tokenizer_epochs)
+    for part, frames in (("train", work.frames), ("valid", work.valid_frames)):
+        if not (folder / f"{part}.safetensors").exists():
+            bisquit("tokenize", "--tokenizer", model, "--frames", frames, "-o", folder / f"{part}.safetensors")
+    evaluation = folder / "evaluation.json"
+    bisquit(
+        *("evaluate", "--model", model, "--frames", work.valid_frames),
+        *("--count-tokens", folder / "train.safetensors", "--json", evaluation),
+    )
+    measured = json.loads(evaluation.read_text())
+    kept = {name: measured[name] for name in ("mse", "psnr_db", "ssim", "codes", "codes_used", "joint_entropy_bits")}
+    return {**kept, "count_bits": measured["count_baseline_bits_per_image"], "seconds": seconds}
+
+
+def finish_prior(run: PriorRun, seed: int, work: Work) -> dict[str, Any]:
+    """Return the figures of a prior, trained on the tokens of its tokenizer."""
+    source = work.folder(run.tokenizer, seed)
+    if not work.is_done(run.tokenizer, seed):  # it failed
+        raise CommandFailedError(f"{run.tokenizer.name} is not there")
+    tokens, valid = (TokenSet.load(source / f"{part}.safetensors") for part in ("train", "valid"))
+    rows = chosen_rows(len(tokens), run.percent)
+    shown = source / "valid-shown.safetensors"
+    if not shown.exists():
+        taken(valid, np.arange(0, len(valid), VALIDATED_EVERY)).save(shown)
+    seconds = train("prior", run, seed, work, *training_data(run, source, tokens, rows, work), "--valid-tokens", shown)
+    pick = taken(tokens, chosen_rows(len(tokens), 10)[:TRAIN_PICK])  # every share has them
+    epochs = {}
+    for epoch in work.budget.epochs(run):
+        model = epoch_folder(run, seed, work, epoch)
+        print(f"measuring {model}", flush=True)
+        epochs[str(epoch)] = bits(model, valid, pick)
+    counted = json.loads((source / FIGURES_FILE).read_text())["count_bits"]
+    if run.percent < 100:
+        counts = CountModel.fit(tokens.tokens[rows], tokens.tokenizer.codebook_size)
+        counted = float(counts.bits(valid.tokens).mean())
+    return {"epochs": epochs, "count_bits": counted, "seconds": seconds}
+
+
+def bits(model: Path, valid: TokenSet, pick: TokenSet) -> dict[str, float | None]:
+    """Return the bits an image that a model's prior needs for valid and for training tokens."""
+    prior = load(model).prior
+    assert isinstance(prior, SequentialPrior)
+    of_valid = likelihood(prior, valid.tokens, BATCH, groups=valid.groups)
+    return {
+        "valid_bits": of_valid.bits_per_image,
+        "valid_bits_stderr": of_valid.bits_per_image_stderr,
+        "train_bits": likelihood(prior, pick.tokens, BATCH).bits_per_image,
+    }
+
+
+def training_data(
+    run: PriorRun, source: Path, tokens: TokenSet, rows: np.ndarray, work: Work
+) -> tuple[str | Path, ...]:
+    """Return the flag for what a prior is trained on, and its file, which is made if it is not there.
+
+    source: the tokenizer's folder; rows: which frames. Tokens are laid out to the whole budget, each frame as often as
+    any other, so that one epoch of the file is the budget to the picture, however many passes over the frames that is.
+    """
+    if run.augmented:
+        path = work.runs / f"frames-{run.percent}-percent.parquet"
+        if not path.exists():
+            write_frames(work.frames, rows, path)
+        return "--frames", path
+    laid_out = "frames" if run.epochs else "budget"
+    path = source / f"train-{run.percent}-percent-{laid_out}.safetensors"
+    if not path.exists():
+        taken(tokens, rows if run.epochs else np.resize(rows, work.budget.pictures)).save(path)
+    return "--tokens", path
+
+
+def taken(tokens: TokenSet, rows: np.ndarray) -> TokenSet:
+    """Return some of the pictures of a set, in this order, as often as they are named."""
+    groups = None if tokens.groups is None else tokens.groups[rows]
+    return replace(tokens, tokens=tokens.tokens[rows], labels=tokens.labels[rows], groups=groups)
+
+
+def write_frames(source: str, rows: np.ndarray, path: Path) -> None:
+    """Write some rows of Parquet files, counted through all of them, to one file. Pictures keep their bytes."""
+    parts, first = [], 0
+    for file in list_files(source).parquet:
+        table = pq.read_table(file)
+        inside = np.sort(rows[(rows >= first) & (rows < first + table.num_rows)])
+        parts.append(table.take(inside - first))
+        first += table.num_rows
+    with atomic_file(path) as partial:
+        pq.write_table(pa.concat_tables(parts), partial, row_group_size=100, compression="zstd")
+
+
+def write(work: Work, axes: list[str]) -> None:
+    """Draw some axes and write the page, from what there is."""
+    figures = gather(work.runs)
+    for name in axes:
+        plot(AXES[name], figures, work.docs / "images" / f"ablations-{name}.png")
+    budget = work.budget
+    command = (
+        f"python scripts/ablations.py --frames 'FRAMES/{Path(work.frames).name}' \\\n"
+        f"        --valid-frames FRAMES/{Path(work.valid_frames).name} \\\n"
+        f"        --pictures {budget.pictures} --tokenizer-epochs {budget.tokenizer_epochs} --seeds {work.seeds}"
+    )
+    text = page(figures, budget, plan(AXES, budget, work.from_parquet), command, work.from_parquet)
+    with atomic_file(work.docs / "ablations.md") as partial:
+        partial.write_text(text)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except BisquitError as error:
+        sys.exit(str(error))
