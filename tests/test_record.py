@@ -53,6 +53,16 @@ def test_another_run_is_refused_with_where_it_differs(tmp_path: Path, changes: d
     assert named in str(error.value)
 
 
+def test_settings_that_a_run_is_older_than_are_as_by_default(tmp_path: Path):
+    record().save(tmp_path)
+    newer = record(recipe={"prior": {"layers": 3, "depth": 0}, "training": {"epochs": 5}, "shift": {"px": 0}})
+    defaults = {"prior": {"layers": 7, "depth": 0}, "training": {"epochs": 9}, "shift": {"px": 0}}
+    assert newer.open(tmp_path, resume=True, defaults=defaults).recipe["prior"] == {"layers": 3, "depth": 0}
+    changed = newer.replace(recipe={**newer.recipe, "shift": {"px": 4}})
+    with pytest.raises(RunError, match=r"recipe\.shift\.px = 0, not 4"):
+        changed.open(tmp_path, resume=True, defaults=defaults)
+
+
 @pytest.mark.parametrize("text", ["", "[1]", "{}", '{"stage": "neither"}'])
 def test_a_file_that_is_no_record_is_refused(tmp_path: Path, text: str):
     (tmp_path / "run.json").write_text(text)

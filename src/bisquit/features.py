@@ -87,6 +87,14 @@ class FeatureNetwork(nn.Module):
         features = self.feature(self.norm(x.mean(dim=(2, 3))))
         return FeatureOutput(features, self.head(features))
 
+    def activations(self, x: Tensor) -> list[Tensor]:
+        """Return what each stage makes of frames (B, 3, H, W) in [-0.5, 0.5], each (B, channels, h, w)."""
+        x, made = self.stem(x), []
+        for stage in self.stages:
+            x = stage(x)
+            made.append(x)
+        return made
+
     @torch.no_grad()
     def describe(self, frames: Tensor) -> FeatureOutput:
         """Judge frames, uint8 (B, H, W, 3), where the network is: float32. Raises ShapeError on other arrays."""

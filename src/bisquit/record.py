@@ -7,6 +7,7 @@ another one.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -51,8 +52,10 @@ class RunRecord(Settings):
         with atomic_file(folder / RECORD_FILE) as partial:
             partial.write_text(json.dumps(self.to_dict(), indent=2) + "\n")
 
-    def open(self, folder: Path, resume: bool) -> Self:
+    def open(self, folder: Path, resume: bool, defaults: Mapping[str, Any] | None = None) -> Self:
         """Return the record of the run in `folder`, which is this one's from now on if there was none.
+
+        defaults: a recipe as it is by default; settings that the run there is older than are taken from it.
 
         Raises RunError if there is a run that is not to be resumed, or that differs in stage, recipe or data; and if
         the folder holds other files, so that nobody's are overwritten.
@@ -65,6 +68,7 @@ class RunRecord(Settings):
         if not resume:
             raise RunError(f"{folder} holds a run already: pass --resume to go on with it, or another --out")
         begun = self.load(folder)
+        begun = begun.replace(recipe=_filled(begun.recipe, defaults or {}))
         if difference := _difference(begun._identity(), self._identity()):
             raise RunError(f"{folder} holds a run with {difference}: resume it with the same, or pass another --out")
         return begun
@@ -75,6 +79,17 @@ class RunRecord(Settings):
         for name in _OF_NO_CONSEQUENCE:
             plain["recipe"].get("training", {}).pop(name, None)
         return {name: plain[name] for name in ("stage", "recipe", "data")}
+
+
+def _filled(found: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Return nested plain data with what it lacks taken from `defaults`."""
+    filled = dict(found)
+    for name, default in defaults.items():
+        if name not in filled:
+            filled[name] = default
+        elif isinstance(filled[name], dict) and isinstance(default, dict):
+            filled[name] = _filled(filled[name], default)
+    return filled
 
 
 def _difference(found: Any, wanted: Any, path: str = "") -> str:

@@ -20,7 +20,7 @@ from bisquit.frames.augment import Augmentation
 from bisquit.priors import RasterConfig
 from bisquit.quantizers import BSQConfig
 from bisquit.tokenizer import TokenizerConfig
-from bisquit.tokens import TokenSet, tokenize
+from bisquit.tokens import FreshTokens, TokenSet, tokenize
 from bisquit.training import (
     FeaturesRecipe,
     PriorRecipe,
@@ -40,12 +40,16 @@ USUAL = TrainingConfig(
     epochs=2,
     batch_size=4,  # ten steps an epoch, and one of the 41 pictures sits out: Lightning warns of fewer than ten
     learning_rate=0.01,
+    muon_learning_rate=0.02,
     warmup_steps=3,
     schedule="cosine",
     ema_decay=0.9,
     precision="float32",
 )
 
+VARIED = Augmentation(flip=True, shift_px=2, colour=0.2)
+
+Stage = Literal["tokenizer", "prior", "prior on frames", "features"]
 Train = Callable[..., nn.Module]
 
 
@@ -76,18 +80,25 @@ def tinted(frames: FrameSet) -> FrameSet:
 
 @pytest.fixture(scope="session")
 def train(data: Data) -> Train:
-    """A function that trains a stage in a folder: augmentation, dropout, average, warm-up and cosine are all on."""
+    """A function that trains a stage in a folder, with augmentation, dropout, Muon, average, warm-up and cosine."""
 
     def train(
-        stage: Literal["tokenizer", "prior", "features"], out: Path, resume: bool = False, **changes: Any
+        stage: Literal["tokenizer", "prior", "prior on frames", "features"],
+        out: Path,
+        resume: bool = False,
+        **changes: Any,
     ) -> nn.Module:
         settings = USUAL.replace(**changes)
         if stage == "tokenizer":
-            recipe = TokenizerRecipe(TOKENIZER, Augmentation(flip=True, shift_px=2, colour=0.2), settings)
+            recipe = TokenizerRecipe(TOKENIZER, VARIED, training=settings)
             return train_tokenizer(recipe, data.frames, data.valid_frames, out, resume=resume)
         if stage == "features":
-            features_recipe = FeaturesRecipe(NETWORK, Augmentation(flip=True, shift_px=2, colour=0.2), settings)
+            features_recipe = FeaturesRecipe(NETWORK, VARIED, settings)
             return train_features(features_recipe, data.labelled, data.valid_labelled, out, resume=resume)
+        if stage == "prior on frames":
+            varied = PriorRecipe(PRIOR, VARIED, settings)
+            fresh = FreshTokens(data.frames, data.tokens.tokenizer)
+            return train_prior(varied, fresh, data.valid_tokens, out, resume=resume)
         return train_prior(PriorRecipe(PRIOR, training=settings), data.tokens, data.valid_tokens, out, resume=resume)
 
     return train

@@ -29,7 +29,7 @@ def outcome(out: Path, stage: str, losses: list[tuple[int, float]]) -> Outcome:
     state = torch.load(out / "last.ckpt", weights_only=True)
     assert state["global_step"] == STEPS
     weights = {key: state[key] for key in ("state_dict", "current_model_state")}
-    return Outcome(list(losses), (out / f"{stage}.safetensors").read_bytes(), weights)
+    return Outcome(list(losses), (out / f"{stage.split()[0]}.safetensors").read_bytes(), weights)
 
 
 def assert_equal(ours: Outcome, wanted: Outcome) -> None:
@@ -40,7 +40,7 @@ def assert_equal(ours: Outcome, wanted: Outcome) -> None:
         assert all(torch.equal(ours.weights[key][name], value) for name, value in weights.items()), key
 
 
-@pytest.fixture(params=["tokenizer", "prior", "features"])
+@pytest.fixture(params=["tokenizer", "prior", "prior on frames", "features"])
 def stage(request: pytest.FixtureRequest) -> str:
     return request.param
 

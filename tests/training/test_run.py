@@ -14,14 +14,16 @@ import numpy as np
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import Tensor
 from torch.nn import functional as F
 
 from bisquit.autoencoder import to_float
 from bisquit.checkpoint import load_prior, load_tokenizer
 from bisquit.errors import BisquitError, ConfigError, FrameError, RunError, RunStopped, TokenError
 from bisquit.features import FeatureNetwork
+from bisquit.frames.augment import Augmentation
 from bisquit.generate import load
-from bisquit.priors import Prior
+from bisquit.priors import Prior, RasterPrior
 from bisquit.tokenizer import Tokenizer
 from bisquit.tokens import tokenize
 from bisquit.training import FeaturesRecipe, PriorRecipe, TokenizerRecipe, train_features, train_prior, train_tokenizer
@@ -341,6 +343,29 @@ def test_tokens_of_two_tokenizers_are_not_mixed(train, data, make_tokenizer, tmp
     assert data.tokens.tokenizer.fingerprint() in message
     assert other.tokenizer.fingerprint() in message
     assert list(tmp_path.iterdir()) == []
+
+
+def test_tokens_are_not_flipped(data, tmp_path: Path):
+    recipe = PriorRecipe(augmentation=Augmentation(flip=True))
+    message = refusal(TokenError, train_prior, recipe, data.tokens, data.valid_tokens, tmp_path)
+    assert "train on frames" in message
+
+
+def test_frames_give_other_tokens_at_each_step(data, watch, train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    seen: list[bytes] = []
+    loss = RasterPrior.loss
+
+    def kept(prior: RasterPrior, tokens: Tensor) -> Tensor:
+        if prior.training:
+            seen.extend(picture.numpy().tobytes() for picture in tokens)
+        return loss(prior, tokens)
+
+    monkeypatch.setattr(RasterPrior, "loss", kept)
+    train("prior on frames", tmp_path)
+    plain = {picture.tobytes() for picture in data.tokens.batch(slice(None)).numpy()}
+    assert len(seen) == 80  # two epochs
+    assert len(set(seen)) > 70
+    assert len(plain.intersection(seen)) < 20
 
 
 def test_tokens_of_two_grids_are_not_mixed(data, make_noise, tmp_path: Path):

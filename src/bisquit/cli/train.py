@@ -11,6 +11,7 @@ import click
 from bisquit.cli.options import OUTPUT, frames_options, part_option, progress_bar, read_frames, report_skipped
 from bisquit.cli.settings import override, settings_options
 from bisquit.frames import BUNDLED, FrameSet, load_splits
+from bisquit.generate import load, load_feature_network
 from bisquit.presets import PRESETS, get_preset
 from bisquit.tokens import FreshTokens, TokenSet
 from bisquit.training import (
@@ -50,11 +51,15 @@ def command() -> None:
 
 @command.command()
 @_run_on_frames_options
+@click.option("--start", help="A tokenizer of the same shape whose weights to start from.")
+@click.option("--features", type=OUTPUT, help="The network for --perceptual-weight; else the one that ships.")
 @settings_options(TokenizerRecipe)
 def tokenizer(
     preset: str,
     frames: str,
     valid_frames: str | None,
+    start: str | None,
+    features: Path | None,
     out: Path,
     resume: bool,
     size: tuple[int, int] | None,
@@ -63,8 +68,12 @@ def tokenizer(
 ) -> None:
     """Train a tokenizer on frames."""
     recipe = override(get_preset(preset).tokenizer, given)
+    begun = load(start).tokenizer if start else None
+    network = load_feature_network(features) if recipe.sharpening.perceptual_weight else None
     train, valid, sources = _read(frames, valid_frames, size, skip_bad)
-    train_tokenizer(recipe, train, valid, out, resume=resume, preset=preset, sources=sources)
+    train_tokenizer(
+        recipe, train, valid, out, resume=resume, preset=preset, sources=sources, start=begun, network=network
+    )
     click.echo(f"tokenizer in {out}")
 
 

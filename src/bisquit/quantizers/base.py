@@ -32,3 +32,7 @@ class Quantizer(nn.Module, ABC):
     @abstractmethod
     def codes(self, tokens: Tensor) -> Tensor:
         """Return the codes (B, width, h, w) of tokens (B, h, w); equal to those of `forward` to the last bit."""
+
+    @abstractmethod
+    def freeze_encoding(self) -> None:
+        """Have no gradient reach what decides on tokens; what makes codes of them still learns."""

@@ -80,6 +80,10 @@ class BSQ(Quantizer):
         codes: Tensor = self.up(self._corners(unpack_bits(tokens, self.bits)))
         return codes
 
+    def freeze_encoding(self) -> None:
+        """Have no gradient reach what decides on tokens; what makes codes of them still learns."""
+        self.down.requires_grad_(False)
+
     def _corners(self, is_one: Tensor) -> Tensor:
         scale = 1 / math.sqrt(self.bits)
         return torch.where(is_one, scale, -scale)

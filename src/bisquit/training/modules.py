@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bisquit.autoencoder import ResidualBlock, pad_to_patches, to_float, to_uint8
+from bisquit.errors import ConfigError
 from bisquit.features import FeatureNetwork
 from bisquit.frames.augment import Augmentation, augment
 from bisquit.priors import Prior
@@ -25,7 +26,9 @@ from bisquit.seeds import derive_seed
 from bisquit.tokenizer import Tokenizer
 from bisquit.training.data import Batch, Labelled
 from bisquit.training.muon import MuonAdamW
+from bisquit.training.recipes import TokenizerRecipe
 from bisquit.training.settings import TrainingConfig
+from bisquit.training.sharpening import PatchDiscriminator, PerceptualDistance
 from bisquit.transformer import Attention, Block
 
 Encode = Callable[[Tensor], Tensor]
@@ -86,15 +89,23 @@ class StageModule(L.LightningModule):
 
 
 class TokenizerModule(StageModule):
-    """Trains a tokenizer on frames, uint8 (B, H, W, 3): mean squared error plus the quantizer's own terms.
+    """Trains a tokenizer on frames, uint8 (B, H, W, 3): mean squared error, the quantizer's own terms, sharpening.
 
     The valid loss is the mean squared error alone, of frames clipped to their range as they are shown.
     """
 
-    def __init__(self, tokenizer: Tokenizer, augmentation: Augmentation, settings: TrainingConfig) -> None:
-        super().__init__(settings)
+    def __init__(self, tokenizer: Tokenizer, recipe: TokenizerRecipe, network: FeatureNetwork | None = None) -> None:
+        """network: in whose activations frames are compared. Raises ConfigError if that is asked for without one."""
+        super().__init__(recipe.training)
         self.tokenizer = tokenizer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.augmentation = augmentation
+        self.augmentation, self.sharpening = recipe.augmentation, recipe.sharpening
+        self.distance = self.discriminator = None
+        if self.sharpening.perceptual_weight:
+            if network is None:
+                raise ConfigError("perceptual_weight needs a feature network: `bisquit train features` makes one")
+            self.distance = PerceptualDistance(network)
+        if self.sharpening.adversarial_weight:
+            self.discriminator = PatchDiscriminator()
 
     @property
     def model(self) -> Tokenizer:
@@ -107,11 +118,23 @@ class TokenizerModule(StageModule):
         reconstruction = self.tokenizer(x)
         mse = F.mse_loss(reconstruction.frames.float(), x)
         loss: Tensor = mse + reconstruction.quantizer_loss
+        if self.distance is not None:
+            distance = self.distance(reconstruction.frames, x)
+            loss = loss + self.sharpening.perceptual_weight * distance
+            self._log_figure("train/perceptual_distance", distance)
+        if self.discriminator is not None:
+            judgement = self.discriminator.judge(x, reconstruction.frames)
+            loss = loss + self.sharpening.adversarial_weight * judgement.painter_loss + judgement.loss
+            self._log_figure("train/discriminator_loss", judgement.loss)
+        self._log_figure("train/loss", loss, prog_bar=True)
+        self._log_figure("train/psnr_db", psnr_db(mse), prog_bar=True)
         if self.keeps_figures(self.global_step):
-            self.log("train/loss", loss, prog_bar=True)
-            self.log("train/psnr_db", psnr_db(mse), prog_bar=True)
             self.log("train/codes_used", float(reconstruction.tokens.unique().numel()))
         return loss
+
+    def _log_figure(self, name: str, value: Tensor, prog_bar: bool = False) -> None:
+        if self.keeps_figures(self.global_step):
+            self.log(name, value, prog_bar=prog_bar)
 
     def on_validation_epoch_start(self) -> None:
         """Start to count the valid set's tokens."""

@@ -54,6 +54,8 @@ class MuonAdamW(torch.optim.AdamW):
         state = self.state[parameter]
         if "momentum" not in state:
             state["momentum"] = torch.zeros_like(grad)
+            state["step"] = torch.zeros(())  # AdamW looks for it in every state that it loads
+        state["step"] += 1
         state["momentum"].lerp_(grad, 1 - MOMENTUM)
         ahead = grad.lerp(state["momentum"], MOMENTUM)  # Nesterov's
         matrices = ahead.flatten(1).unflatten(0, (group["stacked"], -1))

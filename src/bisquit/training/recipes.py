@@ -10,6 +10,7 @@ from bisquit.frames.augment import Augmentation
 from bisquit.priors import PriorConfig, RasterConfig
 from bisquit.tokenizer import TokenizerConfig
 from bisquit.training.settings import TrainingConfig
+from bisquit.training.sharpening import Sharpening
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,9 @@ class TokenizerRecipe(Settings):
 
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     augmentation: Augmentation = field(default_factory=Augmentation)
+    sharpening: Sharpening = field(default_factory=Sharpening)
+    decoder_only: bool = False
+    """Leave the encoder as it is, and so the tokens."""
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
 

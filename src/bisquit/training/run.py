@@ -40,7 +40,7 @@ from bisquit.checkpoint import (
     save_prior,
     save_tokenizer,
 )
-from bisquit.errors import FrameError, RunError, TokenError
+from bisquit.errors import ConfigError, FrameError, RunError, TokenError
 from bisquit.features import FeatureNetwork
 from bisquit.frames import FrameSet, contact_sheet
 from bisquit.frames.augment import Augmentation
@@ -69,18 +69,26 @@ def train_tokenizer(
     resume: bool = False,
     preset: str | None = None,
     sources: Mapping[str, str] | None = None,
+    start: Tokenizer | None = None,
+    network: FeatureNetwork | None = None,
 ) -> Tokenizer:
     """Train a tokenizer on frames in the folder `out`, and return it.
 
     resume: go on with the run in `out` if there is one. preset, sources: the recipe's name, and where the frames come
-    from, for the record. Raises RunError if `out` holds another run, or one that is not to be resumed; RunStopped on
-    SIGINT or SIGTERM, the state saved.
+    from, for the record. start: a tokenizer of the recipe's shape whose weights to start from. network: in whose
+    activations frames are compared, where the recipe does so. Raises ConfigError if `start` or `network` do not fit the
+    recipe; RunError if `out` holds another run, or one that is not to be resumed; RunStopped on SIGINT or SIGTERM, the
+    state saved.
     """
-    data = {"frames": _describe_frames(frames), "valid_frames": _describe_frames(valid)}
+    data: dict[str, Any] = {"frames": _describe_frames(frames), "valid_frames": _describe_frames(valid)}
+    if start is not None:
+        data["start"] = start.fingerprint()
     wanted = _record("tokenizer", recipe, data, preset, sources)
     torch.manual_seed(derive_seed(recipe.training.seed, "weights"))
-    module = TokenizerModule(Tokenizer(recipe.tokenizer), recipe.augmentation, recipe.training)
-    record = wanted.open(out, resume)  # after the model: one that cannot be built leaves no run behind
+    module = TokenizerModule(_tokenizer_to_train(recipe, start), recipe, network)
+    record = wanted.open(
+        out, resume, type(recipe)().to_dict()
+    )  # after the model: one that cannot be built leaves no run behind
     if record.finished:
         return load_tokenizer(out / TOKENIZER_FILE)
     batches = Batches(
@@ -102,6 +110,20 @@ def train_tokenizer(
 
     _fit(module, batches, record, out, save=save, pictured="reconstructions", draw=draw)
     return load_tokenizer(out / TOKENIZER_FILE)
+
+
+def _tokenizer_to_train(recipe: TokenizerRecipe, start: Tokenizer | None) -> Tokenizer:
+    tokenizer = Tokenizer(recipe.tokenizer)
+    if start is not None:
+        if start.config != recipe.tokenizer:
+            raise ConfigError(f"the tokenizer to start from is {start.config}, the recipe's {recipe.tokenizer}")
+        tokenizer.load_state_dict(start.state_dict())
+    elif recipe.decoder_only:
+        raise ConfigError("a decoder is trained alone on the tokens of a trained encoder: say which to start from")
+    if recipe.decoder_only:
+        tokenizer.autoencoder.encoder.requires_grad_(False)
+        tokenizer.quantizer.freeze_encoding()
+    return tokenizer
 
 
 def train_prior(
@@ -140,7 +162,9 @@ def train_prior(
     torch.manual_seed(derive_seed(recipe.training.seed, "weights"))
     prior = build_prior(recipe.prior, tokenizer.bits, tokens.grid)
     module = PriorModule(prior, recipe.training, encode, recipe.augmentation)
-    record = wanted.open(out, resume)  # after the model: one that cannot be built leaves no run behind
+    record = wanted.open(
+        out, resume, type(recipe)().to_dict()
+    )  # after the model: one that cannot be built leaves no run behind
     if record.finished:
         return load_prior(out / PRIOR_FILE).prior
     batches = Batches(
@@ -201,7 +225,9 @@ def train_features(
     weights = rarity_weights(frames.labels, len(classes))
     network = FeatureNetwork(recipe.network, classes)
     module = FeaturesModule(network, weights, recipe.augmentation, recipe.training)
-    record = wanted.open(out, resume)  # after the model: one that cannot be built leaves no run behind
+    record = wanted.open(
+        out, resume, type(recipe)().to_dict()
+    )  # after the model: one that cannot be built leaves no run behind
     if record.finished:
         return load_features(out / FEATURES_FILE)
     batches = Batches(
