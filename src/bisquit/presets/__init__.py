@@ -91,7 +91,24 @@ PRESETS = {
                 ema_decay=0.999,
             ),
         ),
-        prior=PriorRecipe(),
+        prior=PriorRecipe(
+            prior=RasterConfig(
+                transformer=TransformerConfig(width=256, n_layers=6, n_heads=4, feed_forward=1024, dropout=0.0),
+                positions="learned",
+                neighbours=4,
+            ),
+            augmentation=Augmentation(flip=True, shift_px=2),
+            training=TrainingConfig(
+                epochs=5,
+                batch_size=16,
+                learning_rate=6e-3,
+                muon_learning_rate=4e-3,
+                weight_decay=0.05,
+                warmup_steps=200,
+                schedule="cosine",
+                ema_decay=0.999,
+            ),
+        ),
         features=_FEATURES,
     ),
     "demo": Preset(
