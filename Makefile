@@ -9,7 +9,7 @@ DEMO := runs/demo
 export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo train-demo seed ablations bench bench-sampling test sanitize check format constraints clean
+.PHONY: help setup demo train-demo seed results ablations scaling bench bench-sampling test sanitize check format constraints clean
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -37,9 +37,13 @@ train-demo: $(VENV)/.setup ## Train the demo preset on the bundled frames in min
 		--out $(DEMO)/prior --resume
 	$(BIN)/bisquit sample --model $(DEMO)/prior -n 16 --seed 0 -o train-demo.png
 
-seed: $(VENV)/.setup ## Train the seed preset in full and write docs/results.md: FRAMES=... VALID_FRAMES=..., two hours
+seed: $(VENV)/.setup ## Train the seed preset in full and write docs/seed.md: FRAMES=... VALID_FRAMES=..., two hours
 	@test -n "$(FRAMES)" -a -n "$(VALID_FRAMES)" || { echo "make seed needs FRAMES=... VALID_FRAMES=..." >&2; exit 1; }
 	$(BIN)/python scripts/seed_results.py --frames '$(FRAMES)' --valid-frames '$(VALID_FRAMES)'
+
+results: $(VENV)/.setup ## Measure and judge every model that ships, and write docs/results.md: FRAMES=... VALID_FRAMES=...
+	@test -n "$(FRAMES)" -a -n "$(VALID_FRAMES)" || { echo "make results needs FRAMES=... VALID_FRAMES=..." >&2; exit 1; }
+	$(BIN)/python scripts/results.py --frames '$(FRAMES)' --valid-frames '$(VALID_FRAMES)' $(ARGS)
 
 $(VENV)/.bench: $(VENV)/.setup
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt --editable '.[dev,bench]'
@@ -48,6 +52,11 @@ $(VENV)/.bench: $(VENV)/.setup
 ablations: $(VENV)/.bench ## Vary the seed preset one thing at a time, write docs/ablations.md: FRAMES=... VALID_FRAMES=..., three hours a seed
 	@test -n "$(FRAMES)" -a -n "$(VALID_FRAMES)" || { echo "make ablations needs FRAMES=... VALID_FRAMES=..." >&2; exit 1; }
 	$(BIN)/python scripts/ablations.py --frames '$(FRAMES)' --valid-frames '$(VALID_FRAMES)' $(ARGS)
+
+scaling: $(VENV)/.bench ## Fit how loss falls with size, tokens and compute, write docs/scaling.md: TOKENIZER=... FRAMES=... VALID_FRAMES=..., an hour a seed
+	@test -n "$(TOKENIZER)" -a -n "$(FRAMES)" -a -n "$(VALID_FRAMES)" || \
+		{ echo "make scaling needs TOKENIZER=... FRAMES=... VALID_FRAMES=..." >&2; exit 1; }
+	$(BIN)/python scripts/scaling.py --tokenizer '$(TOKENIZER)' --frames '$(FRAMES)' --valid-frames '$(VALID_FRAMES)' $(ARGS)
 
 bench-sampling: $(VENV)/.bench ## Measure painting against every other way: the last line is one JSON object
 	env -u OMP_WAIT_POLICY $(BIN)/python benchmarks/sampling.py

@@ -5,25 +5,16 @@ runs/ablations/<run>/seed-<k>/figures.json ──gather──> Figures ──val
 
 from __future__ import annotations
 
-import json
-import os
-import platform
 import textwrap
 from collections.abc import Mapping, Sequence
-from datetime import date
-from importlib.metadata import version
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
 
-import torch
 from ablation_plan import AXES, TRAIN_PICK, Axis, Budget, Point, PriorRun, Run
+from trainings import Figures, machine, made_on, spread
 
-FIGURES_FILE = "figures.json"
 COLOURS = {"valid_bits": "#4c72b0", "train_bits": "#dd8452", "count_bits": "#55a868", "psnr_db": "#8172b3"}
-
-Figures = Mapping[tuple[str, int], Mapping[str, Any]]
-"""What was measured of a run, by its name and seed."""
 
 
 class Column(NamedTuple):
@@ -51,15 +42,6 @@ TOKENIZER_COLUMNS = (
 )
 
 
-def gather(runs: Path) -> Figures:
-    """Return the figures of all runs in a folder that are finished."""
-    found = {}
-    for path in sorted(runs.glob(f"*/seed-*/{FIGURES_FILE}")):
-        seed = int(path.parent.name.removeprefix("seed-"))
-        found[path.parent.parent.name, seed] = json.loads(path.read_text())
-    return found
-
-
 def values(point: Point, figures: Figures) -> dict[int, dict[str, float]]:
     """Return what there is of a point: for each seed its measures, without those that it has not."""
     seeds = sorted(seed for name, seed in figures if name == point.run.name)
@@ -79,13 +61,6 @@ def _measures(point: Point, seed: int, figures: Figures) -> dict[str, float]:
         measures["gain"] = 1 - bits["valid_bits"] / own["count_bits"]
         measures["seconds"] = own["seconds"] * (point.epoch or max(epochs)) / max(epochs)
     return measures
-
-
-def spread(numbers: Sequence[float], form: str) -> str:
-    """Return the mean of the seeds, and from which to which they go if there are several that differ as written."""
-    lowest, highest = form.format(min(numbers)), form.format(max(numbers))
-    mean = form.format(fmean(numbers))
-    return mean if lowest == highest else f"{mean} ({lowest} to {highest})"
 
 
 def table(axis: Axis, figures: Figures) -> str:
@@ -209,7 +184,7 @@ What each part of the design is worth, on a small budget.
 
 Done: {", ".join(done) or "nothing yet"}. What is not, is missing below.
 
-Made on {date.today():%d %B %Y}, on {os.cpu_count()} cores ({platform.machine()}), PyTorch {version("torch")}, by
+{made_on()}
 
     {command}
 
@@ -231,11 +206,4 @@ def summary(figures: Figures, budget: Budget) -> dict[str, Any]:
         name: {point.label: {str(seed): m for seed, m in values(point, figures).items()} for point in axis.points}
         for name, axis in AXES.items()
     }
-    machine = {
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
-        "torch": version("torch"),
-        "date": date.today().isoformat(),
-    }
-    return {"axes": axes, "budget": vars(budget), "machine": machine}
+    return {"axes": axes, "budget": vars(budget), "machine": machine()}

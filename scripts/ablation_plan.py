@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields
 from typing import Literal
 
 import numpy as np
+from trainings import nested_rows
 
 PRIOR_PER_S = 45.0
 """Pictures a second that the base's prior trains on, on two cores; measured pictures go three times as fast."""
@@ -265,4 +266,4 @@ def plan(axes: Iterable[str], budget: Budget, from_parquet: bool = True) -> list
 
 def chosen_rows(frames: int, percent: int) -> np.ndarray:
     """Return which of all frames a share of them is: spread at random, the smaller share first in the larger."""
-    return np.random.default_rng(0).permutation(frames)[: max(1, frames * percent // 100)]
+    return nested_rows(frames, max(1, frames * percent // 100))

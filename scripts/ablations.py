@@ -12,20 +12,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
-import signal
-import subprocess
 import sys
-import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from ablation_page import FIGURES_FILE, gather, page, plot, summary
+import trainings
+from ablation_page import page, plot, summary
 from ablation_plan import AXES, TRAIN_PICK, Budget, PriorRun, Run, TokenizerRun, chosen_rows, plan
+from trainings import FIGURES_FILE, CommandFailedError, gather, hold_to, save_json, taken, work_through
 
 from bisquit.atomic import atomic_file
 from bisquit.errors import BisquitError
@@ -34,16 +32,11 @@ from bisquit.frames import load_frames
 from bisquit.frames.listing import list_files
 from bisquit.generate import load
 from bisquit.priors import SequentialPrior
-from bisquit.record import RECORD_FILE, RunRecord
 from bisquit.tokens import TokenSet
 
 ROOT = Path(__file__).resolve().parent.parent
 VALIDATED_EVERY = 10  # valid frame, in training: no choice hangs on it
 BATCH = 32
-
-
-class CommandFailedError(Exception):
-    """A `bisquit` command that ended with an error; what it said is on the screen."""
 
 
 @dataclass(frozen=True)
@@ -82,25 +75,16 @@ def main() -> None:
     print(f"{len(runs)} runs, about {sum(map(budget.seconds, runs)) / 3600:.1f} hours a seed", flush=True)
     if options.plan:
         return
-    hold_to(budget, work.runs)
+    hold_to(asdict(budget), work.runs)
     write(work, list(AXES))
-    deadline = time.monotonic() + 3600 * options.hours
-    failed = []
-    for seed, run in ((seed, run) for seed in range(options.seeds) for run in runs):
-        if work.is_done(run, seed):
-            continue
-        if time.monotonic() > deadline:
-            print(f"{options.hours:g} hours are over: the same command goes on")
-            break
-        try:
-            finish(run, seed, work)
-        except (CommandFailedError, BisquitError) as error:
-            print(f"failed: {error}", file=sys.stderr)
-            failed.append(f"{run.name}, seed {seed}")
-            continue
-        write(work, [name for name, axis in AXES.items() if any(run in (p.run, p.tokenizer) for p in axis.points)])
-    if failed:
-        print(f"failed, and tried again by the same command: {'; '.join(failed)}", file=sys.stderr)
+    failed = work_through(
+        runs,
+        options.seeds,
+        options.hours,
+        is_done=work.is_done,
+        finish=lambda run, seed: finish(run, seed, work),
+        write=lambda run: write(work, axes_of(run)),
+    )
     print(json.dumps(summary(gather(work.runs), budget)), flush=True)
     sys.exit(1 if failed else 0)
 
@@ -128,43 +112,9 @@ def parse() -> argparse.Namespace:
     return options
 
 
-def hold_to(budget: Budget, runs: Path) -> None:
-    """Note the budget in the folder of runs, and exit with 1 if the runs there are of another one."""
-    path = runs / "budget.json"
-    wanted = asdict(budget)
-    if path.exists() and (found := json.loads(path.read_text())) != wanted:
-        sys.exit(f"{runs} holds runs of another budget, {found}, not {wanted}: pass the same or another --runs")
-    save_json(wanted, path)
-
-
-def save_json(content: Any, path: Path) -> None:
-    """Write plain data, whole or not at all."""
-    with atomic_file(path) as partial:
-        partial.write_text(json.dumps(content, indent=2) + "\n")
-
-
-def bisquit(*arguments: str | Path) -> None:
-    """Run one command, printed as a person would type it.
-
-    Raises CommandFailedError if it fails, and exits as it did if it was stopped. A stop is the command's to heed: it
-    saves its state, for which this waits.
-    """
-    words = [str(argument) for argument in arguments]
-    print("$ bisquit", shlex.join(words), flush=True)
-    with subprocess.Popen([sys.executable, "-m", "bisquit", *words]) as process:
-        handlers = {
-            signal.SIGINT: signal.signal(signal.SIGINT, lambda *_: None),  # the terminal sends it to both
-            signal.SIGTERM: signal.signal(signal.SIGTERM, lambda *_: process.terminate()),
-        }
-        try:
-            status = process.wait()
-        finally:
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
-    if status < 0 or status >= 128:
-        sys.exit(status if status > 0 else 128 - status)
-    if status:
-        raise CommandFailedError(shlex.join(words))
+def axes_of(run: Run) -> list[str]:
+    """Return the axes on which a run has a point, its own or one over it."""
+    return [name for name, axis in AXES.items() if any(run in (p.run, p.tokenizer) for p in axis.points)]
 
 
 def finish(run: Run, seed: int, work: Work) -> None:
@@ -178,24 +128,15 @@ def finish(run: Run, seed: int, work: Work) -> None:
     (folder / "run" / "last.ckpt").unlink(missing_ok=True)
 
 
-def train(stage: str, run: Run, seed: int, work: Work, *data: str | Path) -> float:
+def train_seeded(stage: str, run: Run, seed: int, work: Work, *data: str | Path) -> float:
     """Train a run to its end; return the seconds of all its commands together."""
-    folder, epochs = work.folder(run, seed), work.budget.epochs(run)
-    clock = folder / "seconds.json"
-    seconds = json.loads(clock.read_text()) if clock.exists() else 0.0
-    if (folder / "run" / RECORD_FILE).exists() and RunRecord.load(folder / "run").finished:
-        return seconds
-    begin = time.monotonic()
-    try:
-        bisquit(
-            *("train", stage, "--preset", "seed", *data, *run.flags, "--epochs", str(epochs[-1])),
-            *("--snapshot-epochs", ",".join(map(str, epochs)), "--seed", str(seed)),
-            *("--out", folder / "run", "--resume"),
-        )
-    finally:
-        seconds += time.monotonic() - begin
-        save_json(seconds, clock)
-    return seconds
+    epochs = work.budget.epochs(run)
+    return trainings.train(
+        stage,
+        work.folder(run, seed),
+        *("--preset", "seed", *data, *run.flags, "--epochs", str(epochs[-1])),
+        *("--snapshot-epochs", ",".join(map(str, epochs)), "--seed", str(seed)),
+    )
 
 
 def epoch_folder(run: Run, seed: int, work: Work, epoch: int) -> Path:
@@ -205,13 +146,15 @@ def epoch_folder(run: Run, seed: int, work: Work, epoch: int) -> Path:
 
 def finish_tokenizer(run: TokenizerRun, seed: int, work: Work) -> dict[str, Any]:
     """Return the figures of a tokenizer, trained; its tokens of all frames lie in its folder."""
-    seconds = train("tokenizer", run, seed, work, "--frames", work.frames, "--valid-frames", work.valid_frames)
+    seconds = train_seeded("tokenizer", run, seed, work, "--frames", work.frames, "--valid-frames", work.valid_frames)
     folder, model = work.folder(run, seed), epoch_folder(run, seed, work, work.budget.tokenizer_epochs)
     for part, frames in (("train", work.frames), ("valid", work.valid_frames)):
         if not (folder / f"{part}.safetensors").exists():
-            bisquit("tokenize", "--tokenizer", model, "--frames", frames, "-o", folder / f"{part}.safetensors")
+            trainings.bisquit(
+                "tokenize", "--tokenizer", model, "--frames", frames, "-o", folder / f"{part}.safetensors"
+            )
     evaluation = folder / "evaluation.json"
-    bisquit(
+    trainings.bisquit(
         *("evaluate", "--model", model, "--frames", work.valid_frames),
         *("--count-tokens", folder / "train.safetensors", "--json", evaluation),
     )
@@ -230,7 +173,9 @@ def finish_prior(run: PriorRun, seed: int, work: Work) -> dict[str, Any]:
     shown = source / "valid-shown.safetensors"
     if not shown.exists():
         taken(valid, np.arange(0, len(valid), VALIDATED_EVERY)).save(shown)
-    seconds = train("prior", run, seed, work, *training_data(run, source, tokens, rows, work), "--valid-tokens", shown)
+    seconds = train_seeded(
+        "prior", run, seed, work, *training_data(run, source, tokens, rows, work), "--valid-tokens", shown
+    )
     pick = taken(tokens, chosen_rows(len(tokens), 10)[:TRAIN_PICK])  # every share has them
     epochs = {}
     for epoch in work.budget.epochs(run):
@@ -274,12 +219,6 @@ def training_data(
     if not path.exists():
         taken(tokens, rows if run.epochs else np.resize(rows, work.budget.pictures)).save(path)
     return "--tokens", path
-
-
-def taken(tokens: TokenSet, rows: np.ndarray) -> TokenSet:
-    """Return some of the pictures of a set, in this order, as often as they are named."""
-    groups = None if tokens.groups is None else tokens.groups[rows]
-    return replace(tokens, tokens=tokens.tokens[rows], labels=tokens.labels[rows], groups=groups)
 
 
 def write_frames(source: str, rows: np.ndarray, path: Path) -> None:

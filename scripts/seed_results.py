@@ -1,4 +1,4 @@
-"""Make docs/results.md: the `seed` preset trained in full, with positions and without, after one epoch and after all.
+"""Make docs/seed.md: the `seed` preset trained in full, with positions and without, after one epoch and after all.
 
     python scripts/seed_results.py --frames 'FRAMES/train-0*.parquet' --valid-frames FRAMES/valid-00.parquet
 
@@ -61,7 +61,7 @@ def main() -> None:
         for epoch in EPOCHS
     }
     draw(runs, options.valid_frames)
-    (ROOT / "docs" / "results.md").write_text(page(tokenizers, priors, options))
+    (ROOT / "docs" / "seed.md").write_text(page(tokenizers, priors, options))
 
 
 def bisquit(*arguments: str | Path) -> None:
@@ -145,16 +145,14 @@ def page(tokenizers: dict[int, dict[str, Any]], priors: dict[tuple[str, int], di
         width=120,
     )
     sheets = [
-        f"#### {'With' if positions == 'learned' else 'Without'} positions, after {epoch} epoch{'s' * (epoch > 1)}\n\n"
+        f"### {'With' if positions == 'learned' else 'Without'} positions, after {epoch} epoch{'s' * (epoch > 1)}\n\n"
         f"![16 samples](images/seed-{positions}-epoch-{epoch}.jpg)\n"
         for epoch in EPOCHS
         for positions in POSITIONS
     ]
-    return f"""# Results
+    return f"""# The `seed` preset
 
 Frames in all pictures: SuperTuxKart and its contributors, [supertuxkart.net](https://supertuxkart.net), CC BY-SA 4.0.
-
-## The `seed` preset
 
 {introduction}
 
@@ -166,7 +164,7 @@ Made on {date.today():%d %B %Y}, on {os.cpu_count()} cores ({platform.machine()}
     python scripts/seed_results.py --frames 'FRAMES/{Path(options.frames).name}' \\
         --valid-frames FRAMES/{Path(options.valid_frames).name}
 
-### The tokenizer
+## The tokenizer
 
 Mean squared error is that of frames in [-0.5, 0.5] through their tokens; PSNR is the mean of the frames'.
 
@@ -180,7 +178,7 @@ Frames, and under them what comes back from their {figures["tokens_per_image"]} 
 
 ![After 5 epochs](images/seed-reconstructions-epoch-5.jpg)
 
-### The prior
+## The prior
 
 Bits an image are the prior's, mean ± standard error (races independent, frames within one not). "By counts" is what a
 left-and-up count model needs that was fitted on the same training tokens: interpolated Kneser-Ney, backed off from left

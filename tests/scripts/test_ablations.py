@@ -13,9 +13,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from ablation_page import page, plot, spread, summary, table, values
+import trainings
+from ablation_page import page, plot, summary, table, values
 from ablation_plan import AXES, BASE, Budget, PriorRun, TokenizerRun, chosen_rows, plan
 from PIL import Image
+from trainings import spread
 
 from bisquit.cli.main import main as bisquit_main
 from bisquit.presets import get_preset
@@ -105,7 +107,7 @@ def test_shares_nest_and_have_no_frame_twice() -> None:
 
 def test_taken_tokens_keep_what_is_known_of_them(make_tokenizer, make_noise) -> None:
     tokens = tokenize(make_tokenizer(), make_noise(6))
-    taken = ablations.taken(tokens, np.resize(np.array([4, 1]), 5))
+    taken = trainings.taken(tokens, np.resize(np.array([4, 1]), 5))
     assert (taken.tokens == tokens.tokens[[4, 1, 4, 1, 4]]).all()
     assert (taken.labels == tokens.labels[[4, 1, 4, 1, 4]]).all()
     assert taken.groups is not None
@@ -208,7 +210,7 @@ def test_an_axis_is_run_once_from_frames_to_page(
             patch.setattr(sys, "argv", ["bisquit", *commands[-1]])
             bisquit_main()
 
-    monkeypatch.setattr(ablations, "bisquit", run_here)
+    monkeypatch.setattr(trainings, "bisquit", run_here)
     arguments = {
         "frames": tmp_path / "train.parquet",
         "valid-frames": tmp_path / "valid.parquet",

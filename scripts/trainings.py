@@ -1,0 +1,182 @@
+"""What studies of many trainings share: `bisquit` commands that go on where they stopped, and a folder for each run.
+
+plan ──work_through──> runs/<study>/<run>/seed-<k>/     run            bisquit's own folder
+                                                        seconds.json   of all its commands together
+                                                        figures.json   what was measured: it is done
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+from statistics import fmean
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import torch
+
+from bisquit.atomic import atomic_file
+from bisquit.errors import BisquitError
+from bisquit.record import RECORD_FILE, RunRecord
+from bisquit.tokens import TokenSet
+
+FIGURES_FILE = "figures.json"
+
+Figures = Mapping[tuple[str, int], Mapping[str, Any]]
+"""What was measured of a run, by its name and seed."""
+
+
+class Named(Protocol):
+    """A run, whose name is that of its folder."""
+
+    @property
+    def name(self) -> str:
+        """The name."""
+
+
+Run = TypeVar("Run", bound=Named)
+
+
+class CommandFailedError(Exception):
+    """A `bisquit` command that ended with an error; what it said is on the screen."""
+
+
+def bisquit(*arguments: str | Path) -> None:
+    """Run one command, printed as a person would type it.
+
+    Raises CommandFailedError if it fails, and exits as it did if it was stopped. A stop is the command's to heed: it
+    saves its state, for which this waits.
+    """
+    words = [str(argument) for argument in arguments]
+    print("$ bisquit", shlex.join(words), flush=True)
+    with subprocess.Popen([sys.executable, "-m", "bisquit", *words]) as process:
+        handlers = {
+            signal.SIGINT: signal.signal(signal.SIGINT, lambda *_: None),  # the terminal sends it to both
+            signal.SIGTERM: signal.signal(signal.SIGTERM, lambda *_: process.terminate()),
+        }
+        try:
+            status = process.wait()
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+    if status < 0 or status >= 128:
+        sys.exit(status if status > 0 else 128 - status)
+    if status:
+        raise CommandFailedError(shlex.join(words))
+
+
+def train(stage: str, folder: Path, *flags: str | Path) -> float:
+    """Train the run in `folder / "run"` to its end, or go on with it; return the seconds of all its commands."""
+    clock = folder / "seconds.json"
+    seconds = json.loads(clock.read_text()) if clock.exists() else 0.0
+    if (folder / "run" / RECORD_FILE).exists() and RunRecord.load(folder / "run").finished:
+        return seconds
+    begin = time.monotonic()
+    try:
+        bisquit("train", stage, *flags, "--out", folder / "run", "--resume")
+    finally:
+        seconds += time.monotonic() - begin
+        save_json(seconds, clock)
+    return seconds
+
+
+def work_through(
+    runs: Sequence[Run],
+    seeds: int,
+    hours: float,
+    *,
+    is_done: Callable[[Run, int], bool],
+    finish: Callable[[Run, int], None],
+    write: Callable[[Run], None],
+) -> list[str]:
+    """Finish run after run of seed after seed, and write after each; return the names of those that failed.
+
+    None is begun after so many hours.
+    """
+    deadline = time.monotonic() + 3600 * hours
+    failed = []
+    for seed, run in ((seed, run) for seed in range(seeds) for run in runs):
+        if is_done(run, seed):
+            continue
+        if time.monotonic() > deadline:
+            print(f"{hours:g} hours are over: the same command goes on")
+            break
+        try:
+            finish(run, seed)
+        except (CommandFailedError, BisquitError) as error:
+            print(f"failed: {error}", file=sys.stderr)
+            failed.append(f"{run.name}, seed {seed}")
+            continue
+        write(run)
+    if failed:
+        print(f"failed, and tried again by the same command: {'; '.join(failed)}", file=sys.stderr)
+    return failed
+
+
+def hold_to(wanted: Mapping[str, Any], runs: Path) -> None:
+    """Note what all runs share in their folder, and exit with 1 if the runs there share something else."""
+    path = runs / "budget.json"
+    if path.exists() and (found := json.loads(path.read_text())) != wanted:
+        sys.exit(f"{runs} holds runs of another budget, {found}, not {wanted}: pass the same or another --runs")
+    save_json(wanted, path)
+
+
+def save_json(content: Any, path: Path) -> None:
+    """Write plain data, whole or not at all."""
+    with atomic_file(path) as partial:
+        partial.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def gather(runs: Path) -> Figures:
+    """Return the figures of all runs in a folder that are finished."""
+    found = {}
+    for path in sorted(runs.glob(f"*/seed-*/{FIGURES_FILE}")):
+        seed = int(path.parent.name.removeprefix("seed-"))
+        found[path.parent.parent.name, seed] = json.loads(path.read_text())
+    return found
+
+
+def nested_rows(frames: int, count: int) -> np.ndarray:
+    """Return which `count` of all frames a share is: spread at random, the smaller share first in the larger."""
+    return np.random.default_rng(0).permutation(frames)[:count]
+
+
+def taken(tokens: TokenSet, rows: np.ndarray) -> TokenSet:
+    """Return some of the pictures of a set, in this order, as often as they are named."""
+    groups = None if tokens.groups is None else tokens.groups[rows]
+    return replace(tokens, tokens=tokens.tokens[rows], labels=tokens.labels[rows], groups=groups)
+
+
+def spread(numbers: Sequence[float], form: str) -> str:
+    """Return the mean of the seeds, and from which to which they go if there are several that differ as written."""
+    lowest, highest = form.format(min(numbers)), form.format(max(numbers))
+    mean = form.format(fmean(numbers))
+    return mean if lowest == highest else f"{mean} ({lowest} to {highest})"
+
+
+def machine() -> dict[str, Any]:
+    """Return, as plain data, on what figures were made."""
+    return {
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
+        "torch": version("torch"),
+        "date": date.today().isoformat(),
+    }
+
+
+def made_on() -> str:
+    """Return when and on what a page was made, as it is said there."""
+    today = f"{date.today():%d %B %Y}"
+    return f"Made on {today}, on {os.cpu_count()} cores ({platform.machine()}), PyTorch {version('torch')}, by"
