@@ -84,9 +84,10 @@ Paints SuperTuxKart frames of {figures["width_px"]} x {figures["height_px"]} pix
 | bits an image | {figures["bits_per_image"]:,.0f} |
 | bits an image by a left-and-up count model | {figures["count_baseline_bits_per_image"]:,.0f} |
 
-- **Trained** by the preset `{record.preset}` on {record.data["tokens"]["pictures"]:,} frames, with PyTorch
-  {record.versions["torch"]}, {record.precision} forward passes and averaged weights. Shipped with
-  `scripts/ship_model.py`, which rounds weights to float16; the figures are of the rounded ones.
+- **Trained** on {record.data["tokens"]["pictures"]:,} frames, with PyTorch {record.versions["torch"]},
+  {record.precision} forward passes and averaged weights, by `bisquit train tokenizer --preset {record.preset}` and
+  `bisquit train prior --preset {record.preset}`. Shipped with `scripts/ship_model.py`, which rounds weights to float16;
+  the figures are of the rounded ones.
 - **Limits**: it has seen twenty tracks of one game, and paints nothing else. Its pictures are blurry, for a token has
   {tokenizer.bits} bits for {3 * tokenizer.patch_size**2} values and the auto-encoder minimises squared error. Karts
   and signs melt.
