@@ -126,6 +126,11 @@ class FreshTokens:
         """(H, W) of the frames in pixels."""
         return self.frames.height, self.frames.width
 
+    @property
+    def labels(self) -> np.ndarray:
+        """The frames' labels, int64 (N,), -1 where unknown."""
+        return self.frames.labels
+
     def batch(self, indices: np.ndarray) -> Tensor:
         """Return some of the frames as they are, uint8 (B, H, W, 3)."""
         return torch.from_numpy(self.frames[indices])

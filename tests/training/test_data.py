@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bisquit.training.data import Batches, Labelled, StepLoader
+from bisquit.training.data import Batches, Labelled, StepLoader, balancing_weights
 
 
 def make_batches(
@@ -54,6 +54,15 @@ def test_the_batch_of_a_step_does_not_depend_on_the_steps_before():
     in_turn, jumping = make_batches(), make_batches()
     wanted = {step: in_turn.indices(step).tolist() for step in range(6)}
     assert {step: jumping.indices(step).tolist() for step in (5, 0, 3, 3, 1, 4, 2)} == wanted
+
+
+def test_weights_say_how_often_a_picture_is_drawn():
+    labels = np.array([0] * 9 + [1] * 2 + [-1])
+    batches = Batches((12, torch.from_numpy), (5, torch.from_numpy), 4, 0, weights=balancing_weights(labels))
+    drawn = np.concatenate([epoch(batches, number) for number in range(300)])
+    shares = np.bincount(labels[drawn] + 1) / len(drawn)
+    assert shares == pytest.approx([1 / 3] * 3, abs=0.03)
+    assert batches.indices(4).tolist() == batches.indices(4).tolist() != batches.indices(5).tolist()
 
 
 def test_the_global_generator_has_no_say():

@@ -345,6 +345,15 @@ def test_tokens_of_two_tokenizers_are_not_mixed(train, data, make_tokenizer, tmp
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("stage", ["tokenizer", "prior", "prior on frames", "features"])
+def test_balanced_classes_train_on_other_batches(stage, train, watch, tmp_path: Path):
+    train(stage, tmp_path / "plain", epochs=1)
+    plain = list(watch.losses)
+    watch.losses.clear()
+    train(stage, tmp_path / "balanced", epochs=1, balance_classes=True)
+    assert watch.losses[0] != plain[0]
+
+
 def test_tokens_are_not_flipped(data, tmp_path: Path):
     recipe = PriorRecipe(augmentation=Augmentation(flip=True))
     message = refusal(TokenError, train_prior, recipe, data.tokens, data.valid_tokens, tmp_path)

@@ -1,7 +1,8 @@
 """Batches as a pure function of the step.
 
-The frames of epoch e are in an order drawn from (seed, e), and step k takes the next batch of it. A run that is resumed
-at step k therefore goes on with the very batch that it would have had, and its loader has no state to save.
+The frames of epoch e, each once or by weights, are in an order drawn from (seed, e), and step k takes the next batch of
+it. A run that is resumed at step k therefore goes on with the very batch that it would have had, and its loader has no
+state to save.
 """
 
 from __future__ import annotations
@@ -63,24 +64,37 @@ class Batches(L.LightningDataModule):
     """A training and a valid set, each as a size and a function that fetches some of it."""
 
     def __init__(
-        self, train: tuple[int, Fetch], valid: tuple[int, Fetch], batch_size: int, seed: int, valid_batch_size: int = 64
+        self,
+        train: tuple[int, Fetch],
+        valid: tuple[int, Fetch],
+        batch_size: int,
+        seed: int,
+        valid_batch_size: int = 64,
+        weights: np.ndarray | None = None,
     ) -> None:
+        """weights: (N,), how often each picture of the training set is drawn, up to a factor; else each once an epoch."""
         super().__init__()
+        self._weights = None if weights is None else torch.from_numpy(weights).double()
         self._train_size, self._fetch_train = train
         self._valid_size, self._fetch_valid = valid
         self.batch_size = min(batch_size, self._train_size)
         self.steps_per_epoch = self._train_size // self.batch_size
         self._valid_batch_size = valid_batch_size
         self._seed = seed
-        self._epoch, self._permutation = -1, np.empty(0, dtype=np.int64)
+        self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
 
     def indices(self, step: int) -> np.ndarray:
         """Return which pictures step `step` of the run trains on, (batch_size,) int64."""
         epoch, place = divmod(step, self.steps_per_epoch)
         if epoch != self._epoch:
             generator = torch.Generator().manual_seed(derive_seed(self._seed, "order", epoch))
-            self._epoch, self._permutation = epoch, torch.randperm(self._train_size, generator=generator).numpy()
-        return self._permutation[place * self.batch_size : (place + 1) * self.batch_size]
+            self._epoch, self._order = epoch, self._drawn(generator).numpy()
+        return self._order[place * self.batch_size : (place + 1) * self.batch_size]
+
+    def _drawn(self, generator: torch.Generator) -> Tensor:
+        if self._weights is None:
+            return torch.randperm(self._train_size, generator=generator)
+        return torch.multinomial(self._weights, self._train_size, replacement=True, generator=generator)
 
     def train_batch(self, step: int) -> Batch:
         """Return the batch of step `step` of the run."""
@@ -100,3 +114,13 @@ class Batches(L.LightningDataModule):
             return self._fetch_valid(np.arange(step * size, min((step + 1) * size, self._valid_size)))
 
         return StepLoader(load, -(-self._valid_size // size), lambda: 0)
+
+
+def balancing_weights(labels: np.ndarray) -> np.ndarray:
+    """Return for labels (N,) how often to draw each picture so that each class comes as often: float64 (N,).
+
+    Pictures without a class, -1, count as a class.
+    """
+    _, members, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    weights: np.ndarray = 1 / counts[members]
+    return weights

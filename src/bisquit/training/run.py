@@ -51,7 +51,7 @@ from bisquit.seeds import derive_seed
 from bisquit.tokenizer import Tokenizer
 from bisquit.tokens import FreshTokens, TokenSet, prepared_encode
 from bisquit.training.callbacks import STATE_FILE, AveragedWeights, Pictures, Progress, RunState
-from bisquit.training.data import Batches, Fetch, Labelled
+from bisquit.training.data import Batches, Fetch, Labelled, balancing_weights
 from bisquit.training.memory import freed_memory_kept
 from bisquit.training.modules import FeaturesModule, PriorModule, StageModule, TokenizerModule, rarity_weights
 from bisquit.training.recipes import FeaturesRecipe, PriorRecipe, TokenizerRecipe
@@ -96,6 +96,7 @@ def train_tokenizer(
         valid=(len(valid), lambda indices: torch.from_numpy(valid[indices])),
         batch_size=recipe.training.batch_size,
         seed=recipe.training.seed,
+        weights=_weights(recipe.training, frames.labels),
     )
     shown = torch.from_numpy(valid[np.linspace(0, len(valid) - 1, min(PICTURED, len(valid))).astype(np.int64)])
 
@@ -173,6 +174,7 @@ def train_prior(
         batch_size=recipe.training.batch_size,
         seed=recipe.training.seed,
         valid_batch_size=32,
+        weights=_weights(recipe.training, tokens.labels),
     )
 
     def draw(model: nn.Module) -> np.ndarray:
@@ -235,6 +237,7 @@ def train_features(
         valid=(len(valid), _labelled(valid)),
         batch_size=recipe.training.batch_size,
         seed=recipe.training.seed,
+        weights=_weights(recipe.training, frames.labels),
     )
 
     def save(model: nn.Module, folder: Path) -> None:
@@ -296,6 +299,10 @@ def _fit(
         )
         trainer.fit(module, batches, ckpt_path=None if step is None else state, weights_only=True)
     record.replace(finished=True).save(out)
+
+
+def _weights(settings: TrainingConfig, labels: np.ndarray) -> np.ndarray | None:
+    return balancing_weights(labels) if settings.balance_classes else None
 
 
 def _saved_step(state: Path) -> int | None:

@@ -17,6 +17,8 @@ class TrainingConfig(Settings):
     """Passes over the training set."""
     batch_size: int = 64
     """Pictures a step; those that fill no whole batch sit an epoch out."""
+    balance_classes: bool = False
+    """Draw pictures at random so that each class comes as often, instead of each picture once an epoch."""
     learning_rate: float = 1e-3
     """AdamW's learning rate, at its highest."""
     muon_learning_rate: float = 0.0
