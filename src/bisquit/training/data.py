@@ -72,7 +72,7 @@ class Batches(L.LightningDataModule):
         valid_batch_size: int = 64,
         weights: np.ndarray | None = None,
     ) -> None:
-        """weights: (N,), how often each picture of the training set is drawn, up to a factor; else each once an epoch."""
+        """weights: (N,), how often each picture to train on is drawn, up to a factor; else each is once an epoch."""
         super().__init__()
         self._weights = None if weights is None else torch.from_numpy(weights).double()
         self._train_size, self._fetch_train = train
