@@ -8,8 +8,6 @@ with frames uint8 (B, H, W, 3) and tokens int64 (B, h, w).
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -19,6 +17,7 @@ from torch import Tensor, nn
 from bisquit.autoencoder import AutoEncoderConfig, PatchAutoEncoder, pad_to_patches, to_float, to_uint8
 from bisquit.config import Settings
 from bisquit.errors import ShapeError
+from bisquit.fingerprint import fingerprint
 from bisquit.quantizers import BSQConfig, QuantizerConfig, build_quantizer
 
 
@@ -107,11 +106,7 @@ class Tokenizer(nn.Module):
         config = self.config.to_dict()
         if not config["autoencoder"]["decoder_depth"]:
             del config["autoencoder"]["decoder_depth"]  # some fingerprints are older than it
-        digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
-        for name, value in sorted(self.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(value.detach().to("cpu", torch.float32).contiguous().numpy().tobytes())
-        return digest.hexdigest()[:16]
+        return fingerprint(config, self)
 
     @property
     def _device(self) -> torch.device:

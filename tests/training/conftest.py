@@ -82,12 +82,7 @@ def tinted(frames: FrameSet) -> FrameSet:
 def train(data: Data) -> Train:
     """A function that trains a stage in a folder, with augmentation, dropout, Muon, average, warm-up and cosine."""
 
-    def train(
-        stage: Literal["tokenizer", "prior", "prior on frames", "features"],
-        out: Path,
-        resume: bool = False,
-        **changes: Any,
-    ) -> nn.Module:
+    def train(stage: Stage, out: Path, resume: bool = False, start: Any = None, **changes: Any) -> nn.Module:
         settings = USUAL.replace(**changes)
         if stage == "tokenizer":
             recipe = TokenizerRecipe(TOKENIZER, VARIED, training=settings)
@@ -99,7 +94,8 @@ def train(data: Data) -> Train:
             varied = PriorRecipe(PRIOR, VARIED, settings)
             fresh = FreshTokens(data.frames, data.tokens.tokenizer)
             return train_prior(varied, fresh, data.valid_tokens, out, resume=resume)
-        return train_prior(PriorRecipe(PRIOR, training=settings), data.tokens, data.valid_tokens, out, resume=resume)
+        prior_recipe = PriorRecipe(PRIOR, training=settings)
+        return train_prior(prior_recipe, data.tokens, data.valid_tokens, out, resume=resume, start=start)
 
     return train
 

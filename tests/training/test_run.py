@@ -345,6 +345,21 @@ def test_tokens_of_two_tokenizers_are_not_mixed(train, data, make_tokenizer, tmp
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_prior_starts_from_another(train, watch, tmp_path: Path):
+    begun = train("prior", tmp_path / "first")
+    last = watch.losses[-1][1]
+    watch.losses.clear()
+    still = {"learning_rate": 1e-6, "muon_learning_rate": 1e-6}
+    train("prior", tmp_path / "second", epochs=1, start=begun, **still)
+    losses = [loss for _, loss in watch.losses]
+    assert np.mean(losses) == pytest.approx(last, rel=0.1)
+    assert json.loads((tmp_path / "second" / "run.json").read_text())["data"]["start"] == begun.fingerprint()
+
+
+def test_a_prior_does_not_start_from_one_of_another_shape(train, make_prior, tmp_path: Path):
+    assert "start from" in refusal(ConfigError, train, "prior", tmp_path, start=make_prior())
+
+
 @pytest.mark.parametrize("stage", ["tokenizer", "prior", "prior on frames", "features"])
 def test_balanced_classes_train_on_other_batches(stage, train, watch, tmp_path: Path):
     train(stage, tmp_path / "plain", epochs=1)

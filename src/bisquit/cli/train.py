@@ -82,6 +82,7 @@ def tokenizer(
 @click.option("--tokens", type=OUTPUT, help="Tokens to train on, as `bisquit tokenize` writes them.")
 @click.option("--valid-tokens", required=True, type=OUTPUT, help="Tokens of the same tokenizer to validate on.")
 @click.option("--frames", help="Frames to train on instead, changed at random and tokenized anew each time.")
+@click.option("--start", help="A model with a prior of the same shape whose weights to start from.")
 @click.option("--out", required=True, type=OUTPUT, help="The folder of the run.")
 @click.option("--resume", is_flag=True, help="Go on with the run in --out if there is one.")
 @frames_options
@@ -92,6 +93,7 @@ def prior(
     tokens: Path | None,
     valid_tokens: Path,
     frames: str | None,
+    start: str | None,
     out: Path,
     resume: bool,
     size: tuple[int, int] | None,
@@ -103,6 +105,7 @@ def prior(
     if (tokens is None) == (frames is None):
         raise click.UsageError("pass either --tokens or --frames to train on")
     recipe = override(get_preset(preset).prior, given)
+    begun = load(start).prior if start else None
     valid = TokenSet.load(valid_tokens)
     sources = {"valid_tokens": _source(valid_tokens)}
     train: TokenSet | FreshTokens
@@ -112,7 +115,7 @@ def prior(
         assert frames is not None
         frame_set = read_frames(frames, size, skip_bad, part)
         train, sources["frames"] = FreshTokens(frame_set, valid.tokenizer), _source(frames)
-    train_prior(recipe, train, valid, out, resume=resume, preset=preset, sources=sources)
+    train_prior(recipe, train, valid, out, resume=resume, preset=preset, sources=sources, start=begun)
     click.echo(f"model in {out}")
 
 

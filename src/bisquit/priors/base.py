@@ -17,6 +17,7 @@ from torch.autograd.function import once_differentiable
 
 from bisquit.config import Settings
 from bisquit.errors import ShapeError, TokenError
+from bisquit.fingerprint import fingerprint
 
 
 class Prior(nn.Module, ABC):
@@ -39,6 +40,10 @@ class Prior(nn.Module, ABC):
     @abstractmethod
     def loss(self, tokens: Tensor) -> Tensor:
         """Return the training loss of tokens (B, h, w), in nats a token. Raises ShapeError on another grid."""
+
+    def fingerprint(self) -> str:
+        """Return 16 hexadecimal digits that name this prior: its configuration and every weight, as float32."""
+        return fingerprint({**self.config.to_dict(), "bits": self.bits, "grid": self.grid}, self)
 
     def check(self, tokens: Tensor) -> None:
         """Raise ShapeError unless tokens are int64 (B, h, w) on this prior's grid, TokenError if one is no code."""

@@ -40,6 +40,7 @@ from bisquit.checkpoint import (
     save_prior,
     save_tokenizer,
 )
+from bisquit.config import Settings
 from bisquit.errors import ConfigError, FrameError, RunError, TokenError
 from bisquit.features import FeatureNetwork
 from bisquit.frames import FrameSet, contact_sheet
@@ -86,9 +87,7 @@ def train_tokenizer(
     wanted = _record("tokenizer", recipe, data, preset, sources)
     torch.manual_seed(derive_seed(recipe.training.seed, "weights"))
     module = TokenizerModule(_tokenizer_to_train(recipe, start), recipe, network)
-    record = wanted.open(
-        out, resume, type(recipe)().to_dict()
-    )  # after the model: one that cannot be built leaves no run behind
+    record = _opened(wanted, out, resume, recipe)
     if record.finished:
         return load_tokenizer(out / TOKENIZER_FILE)
     batches = Batches(
@@ -136,36 +135,27 @@ def train_prior(
     resume: bool = False,
     preset: str | None = None,
     sources: Mapping[str, str] | None = None,
+    start: Prior | None = None,
 ) -> Prior:
     """Train a prior on tokens in the folder `out`, and return it; the tokens' tokenizer is saved beside it.
 
-    resume, preset, sources: as for `train_tokenizer`. Raises TokenError if the two sets of tokens are of different
-    tokenizers or grids, or if a recipe that changes frames at random is given tokens; RunError and RunStopped as
-    `train_tokenizer` does.
+    resume, preset, sources: as for `train_tokenizer`. start: a prior of the recipe's shape whose weights to start from.
+    Raises TokenError if the two sets of tokens are of different tokenizers or grids, or if a recipe that changes frames
+    at random is given tokens; ConfigError, RunError and RunStopped as `train_tokenizer` does.
     """
-    encode = None
-    if isinstance(tokens, FreshTokens):
-        encode = prepared_encode(tokens.tokenizer)
-    elif recipe.augmentation != Augmentation():
-        raise TokenError("tokens cannot be flipped or shifted: train on frames and their tokenizer, or without")
+    _check_tokens(recipe, tokens, valid)
     tokenizer, fingerprint = tokens.tokenizer, tokens.tokenizer.fingerprint()
-    if valid.tokenizer.fingerprint() != fingerprint:
-        raise TokenError(
-            f"the tokens are of tokenizer {fingerprint}, the valid tokens of {valid.tokenizer.fingerprint()}: "
-            "tokenize both sets with the same one"
-        )
-    if valid.grid != tokens.grid:
-        raise TokenError(
-            f"the tokens' grid is {tokens.grid}, the valid tokens' {valid.grid}: they must be of frames of one size"
-        )
     data = {"tokenizer": fingerprint, "tokens": _describe_tokens(tokens), "valid_tokens": _describe_tokens(valid)}
+    if start is not None:
+        data["start"] = start.fingerprint()
     wanted = _record("prior", recipe, data, preset, sources)
     torch.manual_seed(derive_seed(recipe.training.seed, "weights"))
     prior = build_prior(recipe.prior, tokenizer.bits, tokens.grid)
+    if start is not None:
+        _start_from(prior, start)
+    encode = prepared_encode(tokenizer) if isinstance(tokens, FreshTokens) else None
     module = PriorModule(prior, recipe.training, encode, recipe.augmentation)
-    record = wanted.open(
-        out, resume, type(recipe)().to_dict()
-    )  # after the model: one that cannot be built leaves no run behind
+    record = _opened(wanted, out, resume, recipe)
     if record.finished:
         return load_prior(out / PRIOR_FILE).prior
     batches = Batches(
@@ -190,6 +180,28 @@ def train_prior(
 
     _fit(module, batches, record, out, save=save, pictured="samples", draw=draw)
     return load_prior(out / PRIOR_FILE).prior
+
+
+def _check_tokens(recipe: PriorRecipe, tokens: TokenSet | FreshTokens, valid: TokenSet) -> None:
+    if isinstance(tokens, TokenSet) and recipe.augmentation != Augmentation():
+        raise TokenError("tokens cannot be flipped or shifted: train on frames and their tokenizer, or without")
+    fingerprint, valid_fingerprint = tokens.tokenizer.fingerprint(), valid.tokenizer.fingerprint()
+    if valid_fingerprint != fingerprint:
+        raise TokenError(
+            f"the tokens are of tokenizer {fingerprint}, the valid tokens of {valid_fingerprint}: "
+            "tokenize both sets with the same one"
+        )
+    if valid.grid != tokens.grid:
+        raise TokenError(
+            f"the tokens' grid is {tokens.grid}, the valid tokens' {valid.grid}: they must be of frames of one size"
+        )
+
+
+def _start_from(prior: Prior, start: Prior) -> None:
+    wanted, found = ((p.config, p.bits, p.grid) for p in (prior, start))
+    if found != wanted:
+        raise ConfigError(f"the prior to start from is {found}, the one to train {wanted}")
+    prior.load_state_dict(start.state_dict())
 
 
 def train_features(
@@ -227,9 +239,7 @@ def train_features(
     weights = rarity_weights(frames.labels, len(classes))
     network = FeatureNetwork(recipe.network, classes)
     module = FeaturesModule(network, weights, recipe.augmentation, recipe.training)
-    record = wanted.open(
-        out, resume, type(recipe)().to_dict()
-    )  # after the model: one that cannot be built leaves no run behind
+    record = _opened(wanted, out, resume, recipe)
     if record.finished:
         return load_features(out / FEATURES_FILE)
     batches = Batches(
@@ -342,6 +352,11 @@ def _record(
         versions={"bisquit": version("bisquit"), "torch": torch.__version__, "python": platform.python_version()},
         sources=dict(sources or {}),
     )
+
+
+def _opened(wanted: RunRecord, out: Path, resume: bool, recipe: Settings) -> RunRecord:
+    """Open a run. Only once its model is built: one that cannot be leaves no run behind."""
+    return wanted.open(out, resume, defaults=type(recipe)().to_dict())
 
 
 def _describe_frames(frames: FrameSet) -> dict[str, Any]:
