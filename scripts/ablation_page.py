@@ -163,7 +163,7 @@ def page(figures: Figures, budget: Budget, runs: Sequence[Run], command: str, fr
         f"{TRAIN_PICK:,} training frames (or a tenth of all), the same for all runs and seen by all; the gap is the "
         "difference. They are measured in float32 with averaged weights, after the last epoch, whichever was best. "
         '"By counts" is what a left-and-up count model that was fitted on the same training tokens needs for the valid '
-        "frames ([how](results.md#the-prior)). Mean squared error is that of valid frames in [-0.5, 0.5] through their "
+        "frames ([how](seed.md#the-prior)). Mean squared error is that of valid frames in [-0.5, 0.5] through their "
         "tokens. Seconds are those of the whole training command, validation on a tenth of the valid frames included "
         "(a tokenizer's on all), on a machine that may have done other work: they show an order, no more."
     )
