@@ -13,15 +13,13 @@ import argparse
 import json
 import os
 import platform
-import shlex
-import subprocess
-import sys
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from seed_results import bisquit
 
 from bisquit.atomic import atomic_file
 from bisquit.evaluation import likelihood
@@ -56,21 +54,13 @@ def main() -> None:
     print(json.dumps(figures))
 
 
-def bisquit(*arguments: str | Path) -> None:
-    """Run one command, printed as a person would type it; stop with it if it fails."""
-    words = [str(argument) for argument in arguments]
-    print("$ bisquit", shlex.join(words), flush=True)
-    status = subprocess.run([sys.executable, "-m", "bisquit", *words], check=False).returncode
-    if status:
-        sys.exit(status)
-
-
 def measure(name: str, options: argparse.Namespace) -> Figures:
     """Return the figures of a model that ships, measured once for its weights and so many samples."""
     model = load(name)
+    assert model.prior is not None
     folder = options.runs / f"{name}-{model.tokenizer.fingerprint()}"
     folder.mkdir(parents=True, exist_ok=True)
-    tokens, output = folder / "train.safetensors", folder / f"{weights_of(model)}-{options.samples}.json"
+    tokens, output = folder / "train.safetensors", folder / f"{model.prior.fingerprint()}-{options.samples}.json"
     if not tokens.exists():
         bisquit("tokenize", "--tokenizer", name, "--frames", options.frames, "-o", tokens)
     if not output.exists():
@@ -87,13 +77,6 @@ def measure(name: str, options: argparse.Namespace) -> Figures:
         with atomic_file(output) as partial:
             partial.write_text(json.dumps(figures, indent=2) + "\n")
     return figures
-
-
-def weights_of(model: Pipeline) -> str:
-    """Return a name for the prior's weights and what a sample of theirs hangs on."""
-    assert model.prior is not None
-    total = sum(float(value.double().abs().sum()) for value in model.prior.state_dict().values())
-    return f"{total:.6f}".replace(".", "-")
 
 
 def train_bits(model: Pipeline, tokens: TokenSet) -> float:

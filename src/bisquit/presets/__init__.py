@@ -45,6 +45,26 @@ _FEATURES = FeaturesRecipe(
     ),
 )
 
+_TOKENIZER_TRAINING = TrainingConfig(  # of `small`; `best` takes longer
+    epochs=4,
+    batch_size=16,
+    learning_rate=2e-3,
+    muon_learning_rate=4e-3,
+    warmup_steps=100,
+    schedule="cosine",
+    ema_decay=0.998,
+)
+_PRIOR_TRAINING = TrainingConfig(
+    epochs=5,
+    batch_size=16,
+    learning_rate=6e-3,
+    muon_learning_rate=4e-3,
+    weight_decay=0.05,
+    warmup_steps=200,
+    schedule="cosine",
+    ema_decay=0.998,
+)
+
 PRESETS = {
     "seed": Preset(
         tokenizer=TokenizerRecipe(
@@ -84,15 +104,7 @@ PRESETS = {
                 autoencoder=AutoEncoderConfig(patch_size=5, width=128, depth=1), quantizer=BSQConfig(bits=10)
             ),
             augmentation=Augmentation(flip=True, shift_px=4),
-            training=TrainingConfig(
-                epochs=4,
-                batch_size=16,
-                learning_rate=2e-3,
-                muon_learning_rate=4e-3,
-                warmup_steps=100,
-                schedule="cosine",
-                ema_decay=0.998,
-            ),
+            training=_TOKENIZER_TRAINING,
         ),
         prior=PriorRecipe(
             prior=RasterConfig(
@@ -101,16 +113,7 @@ PRESETS = {
                 neighbours=4,
             ),
             augmentation=Augmentation(flip=True, shift_px=2),
-            training=TrainingConfig(
-                epochs=5,
-                batch_size=16,
-                learning_rate=6e-3,
-                muon_learning_rate=4e-3,
-                weight_decay=0.05,
-                warmup_steps=200,
-                schedule="cosine",
-                ema_decay=0.998,
-            ),
+            training=_PRIOR_TRAINING,
         ),
         features=_FEATURES,
     ),
@@ -121,15 +124,7 @@ PRESETS = {
                 quantizer=BSQConfig(bits=10),
             ),
             augmentation=Augmentation(flip=True, shift_px=4),
-            training=TrainingConfig(
-                epochs=10,
-                batch_size=16,
-                learning_rate=2e-3,
-                muon_learning_rate=4e-3,
-                warmup_steps=100,
-                schedule="cosine",
-                ema_decay=0.999,
-            ),
+            training=_TOKENIZER_TRAINING.replace(epochs=10, ema_decay=0.999),
         ),
         prior=PriorRecipe(
             prior=RasterConfig(
@@ -138,16 +133,7 @@ PRESETS = {
                 neighbours=4,
             ),
             augmentation=Augmentation(flip=True, shift_px=2),
-            training=TrainingConfig(
-                epochs=5,
-                batch_size=16,
-                learning_rate=6e-3,
-                muon_learning_rate=4e-3,
-                weight_decay=0.05,
-                warmup_steps=200,
-                schedule="cosine",
-                ema_decay=0.999,
-            ),
+            training=_PRIOR_TRAINING.replace(ema_decay=0.999),
         ),
         features=_FEATURES,
     ),
