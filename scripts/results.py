@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from seed_results import bisquit
+from seed_results import bisquit, parameters
 
 from bisquit.atomic import atomic_file
 from bisquit.evaluation import likelihood
@@ -73,7 +73,7 @@ def measure(name: str, options: argparse.Namespace) -> Figures:
     if "train_bits_per_image" not in figures:
         print(f"measuring the bits of {PICKED:,} frames that {name} was trained on", flush=True)
         figures["train_bits_per_image"] = train_bits(model, TokenSet.load(tokens))
-        figures |= {f"{part}_parameters": count for part, count in parameters(model).items()}
+        figures |= {f"{part}_parameters": parameters(Path(name), part) for part in ("tokenizer", "prior")}
         with atomic_file(output) as partial:
             partial.write_text(json.dumps(figures, indent=2) + "\n")
     return figures
@@ -85,12 +85,6 @@ def train_bits(model: Pipeline, tokens: TokenSet) -> float:
     generator = torch.Generator().manual_seed(0)
     rows = torch.randperm(len(tokens), generator=generator)[:PICKED].numpy()
     return likelihood(model.prior, tokens.tokens[rows], batch_size=32).bits_per_image
-
-
-def parameters(model: Pipeline) -> dict[str, int]:
-    """Return how many parameters each part of a model has."""
-    parts = {"tokenizer": model.tokenizer, "prior": model.prior}
-    return {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items() if part is not None}
 
 
 def reconstructions(valid: FrameSet) -> np.ndarray:

@@ -19,7 +19,6 @@ from ablation_plan import AXES, BASE, Budget, PriorRun, TokenizerRun, chosen_row
 from PIL import Image
 from trainings import spread
 
-from bisquit.cli.main import main as bisquit_main
 from bisquit.presets import get_preset
 from bisquit.tokens import tokenize
 
@@ -196,21 +195,12 @@ def test_plots_are_drawn_of_what_there_is(axis: str, figures, tmp_path: Path) ->
 
 
 def test_an_axis_is_run_once_from_frames_to_page(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, commands: list[list[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("matplotlib")
     monkeypatch.setenv("BISQUIT_CACHE", str(tmp_path / "cache"))
     write_parquet(tmp_path / "train.parquet", 0, 20)
     write_parquet(tmp_path / "valid.parquet", 1, 4)
-    commands: list[list[str]] = []
-
-    def run_here(*arguments: str | Path) -> None:
-        commands.append([str(argument) for argument in arguments])
-        with monkeypatch.context() as patch:
-            patch.setattr(sys, "argv", ["bisquit", *commands[-1]])
-            bisquit_main()
-
-    monkeypatch.setattr(trainings, "bisquit", run_here)
     arguments = {
         "frames": tmp_path / "train.parquet",
         "valid-frames": tmp_path / "valid.parquet",

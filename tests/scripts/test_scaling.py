@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import scaling
-import trainings
 from PIL import Image
 from scaling_fit import Family, Law, Runs, fit, interval, optimum
 from scaling_page import page, runs_table, summary
@@ -20,7 +19,6 @@ from scaling_plot import plot_compute, plot_tokens
 from scaling_study import Check, Study, rounded
 
 from bisquit.checkpoint import save_tokenizer
-from bisquit.cli.main import main as bisquit_main
 from bisquit.frames import write_frame
 from bisquit.frames.augment import Augmentation
 from bisquit.presets import get_preset
@@ -258,6 +256,7 @@ def test_runs_go_from_frames_to_page_once(
     make_tokenizer,
     make_noise,
     monkeypatch: pytest.MonkeyPatch,
+    commands: list[list[str]],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     pytest.importorskip("matplotlib")
@@ -269,15 +268,6 @@ def test_runs_go_from_frames_to_page_once(
         (tmp_path / part).mkdir()
         for i in range(count):
             write_frame(frames[np.array([i])][0], tmp_path / part / f"{i}.png")
-    commands: list[list[str]] = []
-
-    def run_here(*arguments: str | Path) -> None:
-        commands.append([str(argument) for argument in arguments])
-        with monkeypatch.context() as patch:
-            patch.setattr(sys, "argv", ["bisquit", *commands[-1]])
-            bisquit_main()
-
-    monkeypatch.setattr(trainings, "bisquit", run_here)
     arguments = {
         "tokenizer": tmp_path / "tokenizer",
         "frames": tmp_path / "train",
