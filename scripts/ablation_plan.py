@@ -197,9 +197,9 @@ AXES = {
     "epochs": Axis(
         title="Epochs",
         unit="epochs",
-        points=tuple(Point(str(n), PriorRun(percent=30, epochs=(1, 2, 5, 20)), epoch=n) for n in (1, 2, 5, 20)),
+        points=tuple(Point(str(n), PriorRun(percent=10, epochs=(1, 2, 5, 20)), epoch=n) for n in (1, 2, 5, 20)),
         scale="log",
-        about="One run over 30% of the frames at a constant rate, measured as it goes: the one axis on which the "
+        about="One run over 10% of the frames at a constant rate, measured as it goes: the one axis on which the "
         "pictures seen are not the same. Its seconds are shared out by epochs.",
     ),
     "optimiser": Axis(

@@ -44,7 +44,7 @@ class PerceptualDistance(nn.Module):
 
     def __init__(self, network: FeatureNetwork) -> None:
         super().__init__()
-        self.network = network.requires_grad_(False)  # whose norms are the same in training
+        self.network = network.train().requires_grad_(False)  # of whose layers none minds the mode
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the distance, (), of frames x and y (B, 3, H, W); gradients flow to both."""
