@@ -3,8 +3,8 @@
     python scripts/tokenizer_study.py --frames 'FRAMES/train-0*.parquet' --valid-frames FRAMES/valid-00.parquet \\
         --finished runs/best/tokenizer
 
-Two hours on two cores; `--plan` lists the runs. First the `best` preset's tokenizer is varied one thing at a time, on a
-short budget; then the decoder of a finished one is sharpened, its encoder, and so its tokens, left alone. Every
+Two hours on two cores; `--plan` lists the runs. The decoder of a finished tokenizer is sharpened, its encoder, and so
+its tokens, left alone; then the `best` preset's tokenizer is varied one thing at a time, on a short budget. Every
 training is a `bisquit` command, printed before it runs; what is done already is not done again, a training that was
 interrupted goes on, and the page is written anew after each run, from what there is. The last line is one JSON object.
 """
@@ -92,8 +92,8 @@ class Work:
 
     @property
     def plan(self) -> tuple[Run, ...]:
-        """All that is to be trained; nothing is sharpened unless there is something finished."""
-        return (*VARIED, *(SHARPENED if self.options.finished else ()))
+        """All that is to be trained, decoders first; nothing is sharpened unless there is something finished."""
+        return (*(SHARPENED if self.options.finished else ()), *VARIED)
 
     @property
     def finished(self) -> Path:
