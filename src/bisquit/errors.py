@@ -6,6 +6,7 @@
     ├── FrameError       pictures that cannot be read, or do not belong together
     ├── TokenError       tokens that cannot be read, or are another tokenizer's
     ├── ModelError       model files that cannot be read: missing, cut, of another format version
+    ├── CodecError       compressed pictures that cannot be read: damaged, cut, of another model or format version
     └── RunError         a training run that cannot start, or cannot go on
         └── RunStopped   a training run that was asked to stop, saved its state, and can be resumed
 
@@ -37,6 +38,10 @@ class TokenError(BisquitError):
 
 class ModelError(BisquitError):
     """Model files cannot be read: missing, cut, or of another format version."""
+
+
+class CodecError(BisquitError):
+    """Compressed pictures cannot be read: damaged, cut, or of another model or format version."""
 
 
 class RunError(BisquitError):

@@ -1,0 +1,96 @@
+"""The tokenizer in integers: near the one that it rounds, and the same in every batch and however sums are ordered."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from bisquit.engine.arithmetic import to_codes
+from bisquit.engine.integer_tokenizer import IntegerConv3x3, IntegerTokenizer
+from bisquit.errors import ModelError, ShapeError
+
+
+def test_tokens_and_pixels_are_near_those_of_the_tokenizer(make_tokenizer, make_noise) -> None:
+    tokenizer = make_tokenizer(width=32, bits=6)
+    frames = torch.from_numpy(make_noise(6)[:])
+    integer = IntegerTokenizer(tokenizer)
+    tokens = tokenizer.encode(frames)
+    assert (integer.encode(frames) == tokens).double().mean() > 0.8
+    apart = (integer.decode(tokens, (8, 12)).double() - tokenizer.decode(tokens).double()).abs()
+    assert apart.mean() < 3
+    assert tokenizer.decode(tokens).double().std() > 30
+
+
+@pytest.mark.parametrize("size", [(8, 12), (7, 9)])
+def test_tokens_and_pixels_do_not_depend_on_the_batch(make_tokenizer, make_noise, size: tuple[int, int]) -> None:
+    integer = IntegerTokenizer(make_tokenizer(width=24, depth=2))
+    frames = torch.from_numpy(make_noise(7, *size)[:])
+    tokens = integer.encode(frames)
+    decoded = integer.decode(tokens, size)
+    assert decoded.shape == frames.shape
+    for batch in (1, 2, 3):
+        assert torch.equal(torch.cat([integer.encode(part) for part in frames.split(batch)]), tokens)
+        assert torch.equal(torch.cat([integer.decode(part, size) for part in tokens.split(batch)]), decoded)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_tokens_and_pixels_do_not_depend_on_threads(make_tokenizer, make_noise, threads: int) -> None:
+    integer = IntegerTokenizer(make_tokenizer(width=64))
+    frames = torch.from_numpy(make_noise(9, 40, 60)[:])
+    wanted, before = integer.encode(frames), torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        assert torch.equal(integer.encode(frames), wanted)
+        assert torch.equal(integer.decode(wanted, (40, 60)), integer.decode(wanted.clone(), (40, 60)))
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_convolution_is_its_definition_to_the_last_bit() -> None:
+    """Whole numbers by Python's own sums; then one multiplication and one addition of float32 for each tap."""
+    torch.manual_seed(0)
+    convolution = nn.Conv2d(5, 3, kernel_size=3, padding=1)
+    nn.init.normal_(convolution.bias)
+    x = torch.randn(2, 4, 6, 5) * 10
+    got = IntegerConv3x3(convolution)(x)
+    cells, weight = to_codes(x), to_codes(convolution.weight.detach().flatten(1))
+    kernel = weight.codes.view_as(convolution.weight)
+    for b, i, j, o in itertools.product(range(2), range(4), range(6), range(3)):
+        total = np.float32(0)
+        for row, column in itertools.product(range(3), range(3)):
+            y, z = i + row - 1, j + column - 1
+            if 0 <= y < 4 and 0 <= z < 6:
+                product = sum(
+                    int(a) * int(w) for a, w in zip(cells.codes[b, y, z], kernel[o, :, row, column], strict=True)
+                )
+                total = np.float32(total + np.float32(np.float32(product) * np.float32(cells.step[b, y, z, 0])))
+        wanted = np.float32(np.float32(total * np.float32(weight.step[o, 0])) + np.float32(convolution.bias[o].item()))
+        assert got[b, i, j, o].item() == wanted
+    plain = F.conv2d(x.permute(0, 3, 1, 2), convolution.weight, convolution.bias, padding=1).permute(0, 2, 3, 1)
+    assert (got - plain).abs().max() < 0.02 * plain.std()
+
+
+def test_the_tokenizer_is_left_as_it_is(make_tokenizer) -> None:
+    tokenizer = make_tokenizer()
+    before = tokenizer.fingerprint()
+    for parameter in IntegerTokenizer(tokenizer).state_dict().values():
+        parameter.zero_()
+    assert tokenizer.fingerprint() == before
+
+
+def test_weights_that_are_not_finite_are_refused(make_tokenizer) -> None:
+    tokenizer = make_tokenizer(seed=1)
+    with torch.no_grad():
+        tokenizer.quantizer.up.bias[0] = torch.nan
+    with pytest.raises(ModelError, match="not finite"):
+        IntegerTokenizer(tokenizer)
+
+
+def test_other_arrays_are_refused(make_tokenizer) -> None:
+    with pytest.raises(ShapeError, match="uint8"):
+        IntegerTokenizer(make_tokenizer()).encode(torch.zeros(1, 8, 12, 3))
