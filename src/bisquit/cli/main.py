@@ -15,6 +15,9 @@ VERBS = {
     "tokenize": ("bisquit.cli.tokenize", "Turn a set of frames into a file of tokens."),
     "sample": ("bisquit.cli.sample", "Paint new frames."),
     "reconstruct": ("bisquit.cli.reconstruct", "Send pictures through their tokens and back."),
+    "compress": ("bisquit.cli.compress", "Store pictures in a few hundred bytes each."),
+    "decompress": ("bisquit.cli.decompress", "Get compressed pictures back."),
+    "archive": ("bisquit.cli.archive", "List, get, add, check and mend the pictures of an archive."),
     "evaluate": ("bisquit.cli.evaluate", "Measure a model on frames."),
     "info": ("bisquit.cli.info", "Say what is in a model, a file of tokens or a set of frames."),
 }

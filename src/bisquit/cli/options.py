@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -78,6 +78,13 @@ def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def png_names(names: Sequence[str]) -> list[Path]:
+    """Return a PNG's name for each frame's: icy/003.jpg gives icy/003.png, or icy/003.jpg.png if two would be alike."""
+    plain = [Path(name) if "#" in name else Path(name).with_suffix("") for name in names]
+    chosen = plain if len(set(plain)) == len(names) else map(Path, names)
+    return [path.with_name(f"{path.name.replace('#', '-')}.png") for path in chosen]
 
 
 def report_skipped(skipped: tuple[str, ...]) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import click
 import numpy as np
 import torch
 
-from bisquit.cli.options import OUTPUT, device_option, frames_options, progress_bar, read_frames
+from bisquit.cli.options import OUTPUT, device_option, frames_options, png_names, progress_bar, read_frames
 from bisquit.evaluation import ReconstructionMeter
 from bisquit.frames import paired_sheet, read_frame, write_frame
 from bisquit.frames.listing import PARQUET_SUFFIX
@@ -55,7 +54,7 @@ def command(
             write_frame(paired_sheet(shown, _through_tokens(pipeline, shown, meter)), output)
         else:
             with progress_bar("reconstructing") as progress:
-                for i, name in enumerate(_file_names(frames.names)):
+                for i, name in enumerate(png_names(frames.names)):
                     write_frame(_through_tokens(pipeline, frames[[i]], meter)[0], output / name)
                     progress(i + 1, len(frames))
     measured = meter.compute()
@@ -66,10 +65,3 @@ def _through_tokens(pipeline: Pipeline, frames: np.ndarray, meter: Reconstructio
     remade = pipeline.decode(pipeline.encode(frames), (frames.shape[1], frames.shape[2]))
     meter.update(torch.from_numpy(frames), torch.from_numpy(remade))
     return remade
-
-
-def _file_names(names: Sequence[str]) -> list[Path]:
-    """Return a PNG's name for each frame's: icy/003.jpg gives icy/003.png, or icy/003.jpg.png if two would be alike."""
-    plain = [Path(name) if "#" in name else Path(name).with_suffix("") for name in names]
-    chosen = plain if len(set(plain)) == len(names) else map(Path, names)
-    return [path.with_name(f"{path.name.replace('#', '-')}.png") for path in chosen]

@@ -1,0 +1,11 @@
+"""The codec: frames in a few hundred bytes each, the same pixels on every machine.
+
+`Codec` turns frames into picture files and back by one model; an archive holds many of them.
+"""
+
+from __future__ import annotations
+
+from bisquit.codec.archive import Archive
+from bisquit.codec.codec import Codec
+
+__all__ = ["Archive", "Codec"]

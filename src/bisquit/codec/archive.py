@@ -113,7 +113,7 @@ def append(path: str | os.PathLike[str], pictures: Iterable[tuple[str, bytes]]) 
         for name, data in pictures:
             if name in names:
                 raise CodecError(f"{path} holds a picture {name} already: give another name")
-            file.write(_record(name, data))
+            file.write(record(name, data))
             names.add(name)
             count += 1
         file.flush()
@@ -124,7 +124,6 @@ def append(path: str | os.PathLike[str], pictures: Iterable[tuple[str, bytes]]) 
 def write(path: str | os.PathLike[str], pictures: Iterable[tuple[str, bytes]]) -> int:
     """Write pictures to a new archive, whole or not at all, in place of what is there; return how many."""
     with atomic_file(path) as partial:
-        partial.write_bytes(HEADER)
         return append(partial, pictures)
 
 
@@ -153,7 +152,8 @@ def _ready_to_append(path: Path, file: BinaryIO) -> set[str]:
         return {entry.name for entry in archive.entries}
 
 
-def _record(name: str, data: bytes) -> bytes:
+def record(name: str, data: bytes) -> bytes:
+    """Return a record of a picture file. Raises CodecError if it or its name is too long."""
     encoded = name.encode()
     if not 1 <= len(encoded) <= LONGEST_NAME:
         raise CodecError(f"the name {name!r} has {len(encoded)} bytes: it must have between 1 and {LONGEST_NAME}")

@@ -22,6 +22,7 @@ from bisquit.engine import EnginePrior, IntegerPrior
 from bisquit.engine.arithmetic import CHANCE_ONE, exp2
 from bisquit.errors import CodecError, ModelError
 from bisquit.priors import SequentialPrior
+from bisquit.progress import Progress
 
 TOTAL_BITS = 24
 TOTAL = 2**TOTAL_BITS
@@ -48,17 +49,21 @@ def frequencies(logits: Tensor) -> np.ndarray:
 
 
 @torch.no_grad()
-def walk(prior: SequentialPrior, batch: int, choose: Choose) -> Tensor:
+def walk(prior: SequentialPrior, batch: int, choose: Choose, progress: Progress | None = None) -> Tensor:
     """Go through `batch` pictures token by token, each chosen by its frequencies; return them, int64 (B, h, w).
 
-    Raises ModelError for a prior whose logits are not the same on every machine.
+    progress: called with the tokens of a picture that are done and to do. Raises ModelError for a prior whose logits
+    are not the same on every machine.
     """
     check_exact(prior)
     state, last = prior.start(batch), None
     steps = []
     for step in range(prior.length):
-        last = torch.from_numpy(choose(step, frequencies(prior.next_logits(state, last))))
+        logits = prior.next_logits(state, last)
+        last = torch.from_numpy(choose(step, frequencies(logits))).to(logits.device)
         steps.append(last)
+        if progress is not None:
+            progress(step + 1, prior.length)
     return torch.stack(steps, dim=1).view(batch, *prior.grid)
 
 
@@ -100,23 +105,23 @@ class Decoders:
             raise CodecError("a picture's content is damaged: no encoder makes such bytes") from error
 
 
-def encode(prior: SequentialPrior, tokens: Tensor) -> list[bytes]:
+def encode(prior: SequentialPrior, tokens: Tensor, progress: Progress | None = None) -> list[bytes]:
     """Encode the tokens (B, h, w) of pictures, each on its own. Raises ModelError and what `prior.check` does."""
     prior.check(tokens)
-    encoders, flat = Encoders(len(tokens)), tokens.flatten(1).numpy()
+    encoders, flat = Encoders(len(tokens)), tokens.flatten(1).cpu().numpy()
 
     def given(step: int, of_step: np.ndarray) -> np.ndarray:
         encoders.put(flat[:, step], of_step)
         return flat[:, step]
 
-    walk(prior, len(tokens), given)
+    walk(prior, len(tokens), given, progress)
     return encoders.finish()
 
 
-def decode(prior: SequentialPrior, contents: Sequence[bytes]) -> Tensor:
+def decode(prior: SequentialPrior, contents: Sequence[bytes], progress: Progress | None = None) -> Tensor:
     """Return the tokens, int64 (B, h, w), of what `encode` made. Bytes that it did not make give other tokens."""
     decoders = Decoders(contents)
-    return walk(prior, len(contents), lambda step, of_step: decoders.take(of_step))
+    return walk(prior, len(contents), lambda step, of_step: decoders.take(of_step), progress)
 
 
 def _sealed(encoder: constriction.stream.queue.RangeEncoder) -> bytes:

@@ -1,0 +1,130 @@
+"""`bisquit archive`: what is in an archive, and what becomes of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from bisquit.cli.codec import (
+    batch_option,
+    compressed,
+    counted_pictures,
+    decompress_entries,
+    load_codec,
+    model_option,
+    read_sources,
+)
+from bisquit.cli.options import OUTPUT, device_option, frames_options
+from bisquit.codec import Archive, Codec, archive
+from bisquit.codec.archive import Entry
+from bisquit.errors import CodecError
+
+FILE = click.argument("path", metavar="FILE", type=click.Path(path_type=Path))
+
+
+@click.group()
+def command() -> None:
+    """Look into an archive of compressed pictures, and change it."""
+
+
+@command.command("list")
+@FILE
+def list_(path: Path) -> None:
+    """List the pictures: bytes, the model that each is of, and its name."""
+    with Archive(path) as opened:
+        for entry in opened.entries:
+            data = opened.read(entry)
+            click.echo(f"{len(data):6,}  {data[3:5].hex()}  {entry.name}")
+        _warn_of_lost(opened)
+
+
+@command.command()
+@FILE
+@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@click.option("-o", "--output", required=True, type=OUTPUT, help="A folder.")
+@model_option
+@batch_option
+@device_option
+def get(path: Path, names: tuple[str, ...], output: Path, model: str, batch_size: int, device: str) -> None:
+    """Decompress single pictures, by their names; no other is decoded."""
+    with Archive(path) as opened:
+        entries = [opened.find(name) for name in names]
+        decompress_entries(load_codec(model, device), opened, entries, output, batch_size)
+
+
+@command.command()
+@FILE
+@click.argument("sources", metavar="IN...", nargs=-1, required=True)
+@model_option
+@batch_option
+@device_option
+@frames_options
+def append(
+    path: Path,
+    sources: tuple[str, ...],
+    model: str,
+    batch_size: int,
+    device: str,
+    size: tuple[int, int] | None,
+    skip_bad: bool,
+) -> None:
+    """Compress more pictures into an archive; nothing that is there is written again."""
+    with Archive(path) as opened:
+        known = {entry.name for entry in opened.entries}
+    found = read_sources(sources, size, skip_bad)
+    if twice := [name for source in found for name in source.names if name in known]:
+        raise CodecError(f"{path} holds a picture {twice[0]} already")
+    count = archive.append(path, compressed(load_codec(model, device), found, batch_size))
+    click.echo(f"{counted_pictures(count)} more in {path}")
+
+
+@command.command()
+@FILE
+@model_option
+@device_option
+def verify(path: Path, model: str, device: str) -> None:
+    """Check every picture, without decoding it; exit with 2 if one is damaged."""
+    codec = load_codec(model, device)
+    with Archive(path) as opened:
+        bad = len(opened) - sum([_is_sound(codec, opened, entry) for entry in opened.entries])
+        _warn_of_lost(opened)
+        if bad or opened.lost:
+            raise CodecError(
+                f"{path}: {bad} of {len(opened)} pictures are not sound, and {len(opened.lost)} parts are lost: "
+                "`bisquit archive repair` keeps the others"
+            )
+        click.echo(f"{len(opened):,} pictures, all sound")
+
+
+@command.command()
+@FILE
+@click.option("-o", "--output", required=True, type=OUTPUT, help="The archive to write.")
+@model_option
+@device_option
+def repair(path: Path, output: Path, model: str, device: str) -> None:
+    """Copy the sound pictures of a damaged archive to a new one, and say which are not."""
+    if output.exists() and output.samefile(path):
+        raise CodecError(f"{output} is the archive itself: name another file")
+    codec = load_codec(model, device)
+    with Archive(path) as opened:
+        sound = [entry for entry in opened.entries if _is_sound(codec, opened, entry)]
+        archive.write(output, ((entry.name, opened.read(entry)) for entry in sound))
+        _warn_of_lost(opened)
+    click.echo(f"{counted_pictures(len(sound))} in {output}")
+
+
+def _is_sound(codec: Codec, opened: Archive, entry: Entry) -> bool:
+    """Whether a picture is as it was written; what is wrong is said."""
+    try:
+        codec.open(opened.read(entry))
+    except CodecError as error:
+        click.echo(f"{entry.name}: {error}", err=True)
+        return False
+    return True
+
+
+def _warn_of_lost(opened: Archive) -> None:
+    for part in opened.lost:
+        what = "a picture that was not finished" if part.is_cut else "damaged"
+        click.echo(f"bytes {part.start:,} to {part.end:,} are lost: {what}", err=True)

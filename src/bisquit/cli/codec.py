@@ -1,0 +1,126 @@
+"""What `compress`, `decompress` and `archive` share: a model, pictures in and pictures out."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+import click
+import numpy as np
+
+from bisquit.cli.options import png_names, progress_bar, read_frames
+from bisquit.codec import Archive, Codec
+from bisquit.codec.archive import Entry
+from bisquit.errors import CodecError
+from bisquit.frames import FrameSet, write_frame
+from bisquit.frames.decode import decode_picture
+from bisquit.generate import load
+from bisquit.progress import Progress
+
+STANDARD = "-"
+"""Standard input or output, in place of a file."""
+NAME_OF_STANDARD = "stdin.png"
+
+Pixels = FrameSet | np.ndarray
+
+
+model_option = click.option(
+    "--model", default="best", show_default=True, help="A shipped model's name, or a folder that `bisquit train` made."
+)
+batch_option = click.option(
+    "--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Pictures at a time."
+)
+
+
+class Source(NamedTuple):
+    """Pictures of one size: their names, and uint8 (N, H, W, 3), or what gives that when it is indexed."""
+
+    names: Sequence[str]
+    pixels: Pixels
+
+
+def load_codec(model: str, device: str) -> Codec:
+    """Return the codec of a model, by its name or its folder."""
+    pipeline = load(model).to(device)
+    return Codec(pipeline.tokenizer, pipeline.prior, pipeline.frame_size)
+
+
+def read_sources(sources: Iterable[str], size: tuple[int, int] | None, skip_bad: bool) -> list[Source]:
+    """Read what the command line names. Raises CodecError if two pictures are of one name."""
+    found = []
+    for source in sources:
+        if source == STANDARD:
+            encoded = sys.stdin.buffer.read()
+            found.append(Source([NAME_OF_STANDARD], decode_picture(encoded, "standard input", size)[None]))
+        else:
+            frames = read_frames(source, size, skip_bad)
+            found.append(Source(frames.names, frames))
+    names = [name for source in found for name in source.names]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise CodecError(f"two pictures are named {twice}: compress their folders one by one")
+    return found
+
+
+def compressed(codec: Codec, sources: Sequence[Source], batch_size: int) -> Iterator[tuple[str, bytes]]:
+    """Yield the name and the picture file of each picture, a batch at a time."""
+    done, total = 0, sum(len(source.names) for source in sources)
+    with progress_bar("compressing") as progress:
+        for source in sources:
+            for start in range(0, len(source.names), batch_size):
+                names = source.names[start : start + batch_size]
+                frames = source.pixels[start : start + batch_size]
+                yield from zip(names, codec.compress(frames, _counted(progress, done, len(names), total)), strict=True)
+                done += len(names)
+
+
+def decompress_entries(codec: Codec, archive: Archive, entries: Sequence[Entry], folder: Path, batch_size: int) -> None:
+    """Write pictures of an archive into a folder, as PNG under their names, and say how many.
+
+    Raises CodecError at the end if any is damaged, or a part of the archive is lost; the others are written.
+    """
+    names = [entry.name for entry in entries]
+    paths, damaged = paths_in(folder, names), []
+    with progress_bar("decompressing") as progress:
+        for start in range(0, len(entries), batch_size):
+            sound = []
+            for entry, path in zip(entries[start : start + batch_size], paths[start:], strict=False):
+                data = archive.read(entry)
+                try:
+                    codec.open(data)
+                    sound.append((data, path))
+                except CodecError as error:
+                    damaged.append(f"{entry.name} ({error})")
+            counted = _counted(progress, start, len(sound), len(entries))
+            frames = codec.decompress([data for data, _ in sound], counted)
+            for frame, (_, path) in zip(frames, sound, strict=True):
+                write_frame(frame, path)
+    click.echo(f"{counted_pictures(len(entries) - len(damaged))} in {folder}")
+    if damaged:
+        more = f" and {len(damaged) - 3} more" if len(damaged) > 3 else ""
+        raise CodecError(f"{len(damaged)} of {len(entries)} are not readable: {', '.join(damaged[:3])}{more}")
+
+
+def paths_in(folder: Path, names: Sequence[str]) -> list[Path]:
+    """Return where pictures go in a folder: PNG files under their names.
+
+    Raises CodecError, before anything is written, for a name that leads out of the folder: whoever made the archive
+    chose it.
+    """
+    for name in names:
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts or "\0" in name or "\\" in name or ":" in name:
+            raise CodecError(f"the archive names a picture {name!r}, which would lie outside of {folder}")
+    return [folder / path for path in png_names(names)]
+
+
+def counted_pictures(count: int) -> str:
+    """Return how many pictures there are, in words."""
+    return f"{count:,} picture{'s' * (count != 1)}"
+
+
+def _counted(progress: Progress, before: int, pictures: int, total: int) -> Progress:
+    """Return a progress of a batch's tokens that counts pictures."""
+    return lambda done, of: progress(before + pictures * done // of, total)

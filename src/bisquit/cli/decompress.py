@@ -1,0 +1,81 @@
+"""`bisquit decompress`: compressed pictures back to pixels."""
+
+from __future__ import annotations
+
+import io
+import sys
+import tempfile
+from pathlib import Path
+
+import click
+from PIL import Image
+
+from bisquit.cli.codec import (
+    STANDARD,
+    batch_option,
+    decompress_entries,
+    load_codec,
+    model_option,
+)
+from bisquit.cli.options import OUTPUT, device_option
+from bisquit.codec import Archive, Codec, archive
+from bisquit.errors import CodecError
+from bisquit.frames import write_frame
+from bisquit.frames.listing import PICTURE_SUFFIXES
+
+
+@click.command()
+@click.argument("source", metavar="IN", type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=OUTPUT,
+    help="A folder; of a single picture also a file that ends like one, such as back.png, or - for standard output.",
+)
+@model_option
+@batch_option
+@device_option
+def command(source: Path, output: Path, model: str, batch_size: int, device: str) -> None:
+    """Decompress what `bisquit compress` made: a picture, or an archive, whose pictures get their names back.
+
+    IN is a file, or - for standard input. What is damaged of an archive is left out, and named at the end.
+    """
+    codec = load_codec(model, device)
+    data = _read(source)
+    if data.startswith(archive.MAGIC):
+        _decompress_archive(codec, source, data, output, batch_size)
+    else:
+        _decompress_picture(codec, source, data, output)
+
+
+def _decompress_archive(codec: Codec, source: Path, data: bytes, output: Path, batch_size: int) -> None:
+    if str(output) == STANDARD or output.suffix.lower() in PICTURE_SUFFIXES:
+        raise CodecError(f"{source} is an archive: -o must be a folder, not {output}")
+    with tempfile.NamedTemporaryFile() as spooled:
+        if str(source) == STANDARD:
+            spooled.write(data)
+            spooled.flush()
+        with Archive(spooled.name if str(source) == STANDARD else source) as opened:
+            decompress_entries(codec, opened, opened.entries, output, batch_size)
+
+
+def _decompress_picture(codec: Codec, source: Path, data: bytes, output: Path) -> None:
+    frame = codec.decompress([data])[0]
+    if str(output) == STANDARD:
+        encoded = io.BytesIO()
+        Image.fromarray(frame).save(encoded, "PNG")
+        sys.stdout.buffer.write(encoded.getvalue())
+        return
+    is_picture = output.suffix.lower() in PICTURE_SUFFIXES
+    path = output if is_picture else output / f"{'picture' if str(source) == STANDARD else source.stem}.png"
+    write_frame(frame, path)
+    click.echo(f"{frame.shape[0]} x {frame.shape[1]} pixels from {len(data):,} bytes, in {path}")
+
+
+def _read(source: Path) -> bytes:
+    """Return all of standard input, or of a file; of an archive the first bytes are enough."""
+    if str(source) == STANDARD:
+        return sys.stdin.buffer.read()
+    with source.open("rb") as file:
+        return file.read(archive.LARGEST_FILE + 1)
