@@ -4,7 +4,7 @@
         --frames 'FRAMES/train-0*.parquet' --valid-frames FRAMES/valid-00.parquet
 
 The tokenizer that ships is the rounded one, and the prior is bound to its fingerprint; the card's figures are measured
-on what ships.
+on what ships, and its commands are those of the runs.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,10 @@ from typing import Any
 import torch
 
 from bisquit.checkpoint import PRIOR_FILE, TOKENIZER_FILE, SavedPrior, load_tokenizer, save_prior, save_tokenizer
+from bisquit.config import Settings
 from bisquit.errors import ModelError
 from bisquit.generate import load
+from bisquit.presets import get_preset
 from bisquit.record import RunRecord
 from bisquit.tokenizer import Tokenizer
 
@@ -33,6 +36,11 @@ def main() -> None:
     """Round, save, measure, and write the card."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, required=True, help="the folder of a prior's run")
+    parser.add_argument(
+        "--tokenizer-run",
+        type=Path,
+        help="the run of the tokenizer that ships, which may have a decoder of its own; else `tokenizer` beside --run",
+    )
     parser.add_argument("--name", required=True, help="the model's name in the package")
     parser.add_argument("--frames", required=True, help="the frames that it was trained on")
     parser.add_argument("--valid-frames", required=True, help="frames that it has not seen")
@@ -40,12 +48,27 @@ def main() -> None:
     model = load(options.run)
     if model.prior is None or model.frame_size is None:
         raise ModelError(f"{options.run} holds no prior")
+    tokenizer_run = options.tokenizer_run or options.run.parent / "tokenizer"
+    tokenizer = load(tokenizer_run).tokenizer
+    if not encode_alike(tokenizer, model.tokenizer):
+        raise ModelError(f"{tokenizer_run} makes other tokens than those that the prior of {options.run} is over")
     folder = WEIGHTS / options.name
-    save_tokenizer(model.tokenizer, folder / TOKENIZER_FILE, torch.float16)
+    save_tokenizer(tokenizer, folder / TOKENIZER_FILE, torch.float16)
     fingerprint = load_tokenizer(folder / TOKENIZER_FILE).fingerprint()
     save_prior(SavedPrior(model.prior, model.frame_size, fingerprint), folder / PRIOR_FILE, torch.float16)
     figures = measure(folder, options.frames, options.valid_frames)
-    (folder / "README.md").write_text(card(options.name, RunRecord.load(options.run), model.tokenizer, figures))
+    (folder / "README.md").write_text(card(options.name, options.run, tokenizer_run, figures))
+
+
+def encode_alike(one: Tokenizer, other: Tokenizer) -> bool:
+    """Whether two tokenizers make the same tokens: all that leads to them is equal; their decoders may differ."""
+    first, second = ({name: x for name, x in t.state_dict().items() if is_of_encoding(name)} for t in (one, other))
+    return first.keys() == second.keys() and all(torch.equal(x, second[name]) for name, x in first.items())
+
+
+def is_of_encoding(name: str) -> bool:
+    """Whether a weight of a tokenizer has a say in its tokens."""
+    return name.startswith(("autoencoder.encoder.", "quantizer.down."))
 
 
 def measure(folder: Path, frames: str, valid_frames: str) -> dict[str, Any]:
@@ -63,8 +86,37 @@ def bisquit(*arguments: str | Path) -> None:
     subprocess.run([sys.executable, "-m", "bisquit", *map(str, arguments)], check=True)
 
 
-def card(name: str, record: RunRecord, tokenizer: Tokenizer, figures: dict[str, Any]) -> str:
+def history(folder: Path) -> list[str]:
+    """Return the commands that trained a model, one after another: those of the run that it started from come first."""
+    record = RunRecord.load(folder)
+    assert record.preset is not None
+    start = record.sources.get("start")
+    preset: Settings = getattr(get_preset(record.preset), record.stage)
+    flags = [f"--preset {record.preset}", *changed_flags(record.recipe, preset.to_dict())]
+    if record.stage == "prior":
+        flags.append("--frames FRAMES" if "frames" in record.sources else "--tokens TOKENS")
+    flags += [f"--start {Path(start).name}"] if start else []
+    command = f"bisquit train {record.stage} {' '.join(flags)} --out {folder.name}"
+    return [*(history(Path(start)) if start and Path(start).is_dir() else []), command]
+
+
+def changed_flags(recipe: Mapping[str, Any], preset: Mapping[str, Any]) -> list[str]:
+    """Return the flags that turn a preset's recipe into a run's, both as plain data."""
+    flags = []
+    for name, value in recipe.items():
+        if isinstance(value, dict):
+            flags += changed_flags(value, preset[name])
+        elif value != preset[name] and not (isinstance(value, list) and tuple(value) == tuple(preset[name])):
+            flag = name.replace("_", "-")
+            written = ",".join(map(str, value)) if isinstance(value, list) else value
+            flags.append(f"--{flag} {written}" if not isinstance(value, bool) else f"--{'' if value else 'no-'}{flag}")
+    return flags
+
+
+def card(name: str, run: Path, tokenizer_run: Path, figures: dict[str, Any]) -> str:
     """Return the model's card as Markdown."""
+    record, tokenizer = RunRecord.load(run), load(run).tokenizer
+    commands = "\n".join(f"      {command}" for command in history(tokenizer_run) + history(run))
     return f"""---
 license: cc-by-sa-4.0
 tags: [image-generation, image-tokenizer, binary-spherical-quantization]
@@ -85,9 +137,11 @@ Paints SuperTuxKart frames of {figures["width_px"]} x {figures["height_px"]} pix
 | bits an image by a left-and-up count model | {figures["count_baseline_bits_per_image"]:,.0f} |
 
 - **Trained** on {record.data["tokens"]["pictures"]:,} frames, with PyTorch {record.versions["torch"]},
-  {record.precision} forward passes and averaged weights, by `bisquit train tokenizer --preset {record.preset}` and
-  `bisquit train prior --preset {record.preset}`. Shipped with `scripts/ship_model.py`, which rounds weights to float16;
-  the figures are of the rounded ones.
+  {record.precision} forward passes and averaged weights, by
+
+{commands}
+
+  Shipped with `scripts/ship_model.py`, which rounds weights to float16; the figures are of the rounded ones.
 - **Limits**: it has seen twenty tracks of one game, and paints nothing else. Its pictures are blurry, for a token has
   {tokenizer.bits} bits for {3 * tokenizer.patch_size**2} values and the auto-encoder minimises squared error. Karts
   and signs melt.

@@ -11,7 +11,7 @@ import click
 from bisquit.cli.options import OUTPUT, frames_options, part_option, progress_bar, read_frames, report_skipped
 from bisquit.cli.settings import override, settings_options
 from bisquit.frames import BUNDLED, FrameSet, load_splits
-from bisquit.generate import load, load_feature_network
+from bisquit.generate import load, load_feature_network, shipped_models
 from bisquit.presets import PRESETS, get_preset
 from bisquit.tokens import FreshTokens, TokenSet
 from bisquit.training import (
@@ -71,6 +71,7 @@ def tokenizer(
     begun = load(start).tokenizer if start else None
     network = load_feature_network(features) if recipe.sharpening.perceptual_weight else None
     train, valid, sources = _read(frames, valid_frames, size, skip_bad)
+    sources |= _named(start=start, features=features if network else None)
     train_tokenizer(
         recipe, train, valid, out, resume=resume, preset=preset, sources=sources, start=begun, network=network
     )
@@ -107,7 +108,7 @@ def prior(
     recipe = override(get_preset(preset).prior, given)
     begun = load(start).prior if start else None
     valid = TokenSet.load(valid_tokens)
-    sources = {"valid_tokens": _source(valid_tokens)}
+    sources = {"valid_tokens": _source(valid_tokens), **_named(start=start)}
     train: TokenSet | FreshTokens
     if tokens is not None:
         train, sources["tokens"] = TokenSet.load(tokens), _source(tokens)
@@ -149,7 +150,12 @@ def _read(
     return train, valid, {"frames": _source(frames), "valid_frames": _source(valid_frames or frames)}
 
 
+def _named(**models: str | Path | None) -> dict[str, str]:
+    """Return where models came from that were named."""
+    return {role: _source(model) for role, model in models.items() if model is not None}
+
+
 def _source(name: str | Path) -> str:
-    """Return where data came from, as an absolute path; the bundled frames' name as it is."""
-    is_bundled = str(name) == BUNDLED or str(name).startswith(f"{BUNDLED}:")
-    return str(name) if is_bundled else str(Path(name).absolute())
+    """Return where something came from, as an absolute path; what ships with bisquit by its name."""
+    ships = str(name) == BUNDLED or str(name).startswith(f"{BUNDLED}:") or str(name) in shipped_models()
+    return str(name) if ships else str(Path(name).absolute())

@@ -1,0 +1,52 @@
+"""What ships: the commands on a card are those of its runs, and a decoder of its own is one over the same tokens."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import ship_model
+import torch
+
+from bisquit.presets import get_preset
+from bisquit.record import RunRecord
+
+
+def record(folder: Path, changes: dict[str, object], **sources: str) -> None:
+    """Leave a run's record behind, of the `small` preset's prior with other training settings."""
+    recipe = get_preset("small").prior
+    changed = recipe.replace(training=recipe.training.replace(**changes))
+    data = {"tokens": {"pictures": 9}}
+    RunRecord("prior", "small", changed.to_dict(), data, "bf16", {"torch": "2"}, sources).save(folder)
+
+
+def test_the_commands_are_those_of_the_runs_and_of_the_one_that_it_started_from(tmp_path: Path) -> None:
+    record(tmp_path / "first", {}, frames="anywhere")
+    record(tmp_path / "next", {"epochs": 3, "snapshot_epochs": (1, 3)}, tokens="any", start=str(tmp_path / "first"))
+    assert ship_model.history(tmp_path / "next") == [
+        "bisquit train prior --preset small --frames FRAMES --out first",
+        "bisquit train prior --preset small --epochs 3 --snapshot-epochs 1,3 --tokens TOKENS --start first --out next",
+    ]
+
+
+def test_flags_say_what_differs() -> None:
+    preset = {"a_b": 1, "inner": {"flip": True, "loud": False, "steps": [1]}}
+    assert ship_model.changed_flags(preset, preset) == []
+    recipe = {"a_b": 2.5, "inner": {"flip": False, "loud": True, "steps": []}}
+    assert ship_model.changed_flags(recipe, preset) == ["--a-b 2.5", "--no-flip", "--loud", "--steps "]
+
+
+@pytest.mark.parametrize(
+    ("name", "alike"),
+    [
+        ("autoencoder.encoder.1.weight", False),
+        ("quantizer.down.bias", False),
+        ("quantizer.up.bias", True),
+        ("autoencoder.decoder.1.weight", True),
+    ],
+)
+def test_only_what_leads_to_tokens_must_be_equal(make_tokenizer, name: str, alike: bool) -> None:
+    one, other = make_tokenizer(), make_tokenizer()
+    with torch.no_grad():
+        other.state_dict()[name].flatten()[0].add_(1)
+    assert ship_model.encode_alike(one, other) is alike
