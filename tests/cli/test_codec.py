@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from tests.cli.driver import Run, Trained
 
-from bisquit.codec import Archive, Codec, archive
+from bisquit.codec import Archive, Codec, archive, picture_file
 from bisquit.frames import load_frames, read_frame
 from bisquit.generate import load
 
@@ -51,8 +51,8 @@ def test_one_picture_is_a_file_of_its_own(run: Run, trained: Trained, frame_fold
     assert (read_frame(tmp_path / "back.png") == read_frame(tmp_path / "folder" / "one.png")).all()
     assert run("compress", picture, "-o", tmp_path / "all.bisq", "--archive", *model).status == 0
     with Archive(tmp_path / "all.bisq") as opened:
-        assert [entry.name for entry in opened.entries] == ["3.png"]
-        assert opened.read(opened.entries[0]) == (tmp_path / "one.bisq").read_bytes()
+        assert [entry.name for entry in opened] == ["3.png"]
+        assert opened.read(opened[0]) == (tmp_path / "one.bisq").read_bytes()
 
 
 def test_standard_input_and_output(trained: Trained, frame_folder: Path) -> None:
@@ -91,7 +91,7 @@ def test_damage_is_found_and_left_out(run: Run, trained: Trained, packed: Path, 
     model = ("--model", trained.model)
     assert run("archive", "verify", packed, *model).out == "16 pictures, all sound\n"
     with Archive(packed) as opened:
-        content, frame = opened.entries[2].end - 1, opened.entries[5].start
+        content, frame = opened[2].end - 1, opened[5].start
     data = bytearray(packed.read_bytes())
     data[content] ^= 1
     data[frame] ^= 1
@@ -101,7 +101,7 @@ def test_damage_is_found_and_left_out(run: Run, trained: Trained, packed: Path, 
     assert "night/2.png: the picture is damaged" in found.err
     assert "1 of 15 pictures are not sound, and 1 parts are lost" in found.err
     decompressed = run("decompress", packed, "-o", tmp_path / "back", *model)
-    assert (decompressed.status, "night/2.png" in decompressed.err) == (2, True)
+    assert (decompressed.status, "night/2.png" in decompressed.err, "are lost" in decompressed.err) == (2, True, True)
     assert len(list((tmp_path / "back").rglob("*.png"))) == 14
     assert run("archive", "repair", packed, "-o", tmp_path / "new.bisq", *model).status == 0
     assert run("archive", "verify", tmp_path / "new.bisq", *model).out == "14 pictures, all sound\n"
@@ -109,16 +109,30 @@ def test_damage_is_found_and_left_out(run: Run, trained: Trained, packed: Path, 
     assert packed.read_bytes() == data
 
 
-@pytest.mark.parametrize("name", ["../out.png", "/out.png", "a/../../out.png", "C:\\out.png"])
-def test_no_archive_writes_outside_of_the_folder(
-    run: Run, trained: Trained, packed: Path, tmp_path: Path, name: str
-) -> None:
+def test_names_that_would_be_one_file_are_numbered(run: Run, trained: Trained, packed: Path, tmp_path: Path) -> None:
     with Archive(packed) as opened:
-        data = opened.read(opened.entries[0])
-    archive.write(packed, [("good.png", data), (name, data)])
-    outcome = run("decompress", packed, "-o", tmp_path / "a" / "b", "--model", trained.model)
-    assert (outcome.status, "outside of" in outcome.err) == (2, True)
-    assert not list(tmp_path.rglob("*.png"))
+        data = [opened.read(opened[number]) for number in range(4)]
+    names = ["a#b.png", "a-b.png", "c.png", "c.jpg"]
+    archive.write(packed, zip(names, data, strict=True))
+    packed.write_bytes(packed.read_bytes() + archive.record("c.png", data[0]))  # as no writer of ours does
+    assert run("decompress", packed, "-o", tmp_path / "back", "--model", trained.model).status == 0
+    found = sorted(path.name for path in (tmp_path / "back").iterdir())
+    assert found == ["a-b.png-2.png", "a-b.png.png", "c.jpg.png", "c.png-2.png", "c.png.png"]
+
+
+def test_one_crafted_picture_costs_no_other(run: Run, trained: Trained, packed: Path, tmp_path: Path) -> None:
+    codec = codec_of(trained)
+    archive.append(packed, [("crafted.png", picture_file.pack(b"\xff" * 20, codec.fingerprint))])
+    outcome = run("decompress", packed, "-o", tmp_path / "back", "--model", trained.model, "--batch-size", "5")
+    assert (outcome.status, "1 of 17 are not readable: crafted.png" in outcome.err) == (2, True)
+    assert len(list((tmp_path / "back").rglob("*.png"))) == 16
+
+
+def test_pictures_of_another_model_survive_a_repair(run: Run, trained: Trained, packed: Path, tmp_path: Path) -> None:
+    mended = run("archive", "repair", packed, "-o", tmp_path / "new.bisq", "--model", "seed")
+    assert "16 pictures" in mended.out
+    assert "16 of other models could not be checked" in mended.out
+    assert (tmp_path / "new.bisq").read_bytes() == packed.read_bytes()
 
 
 def test_what_cannot_be_is_one_line(
@@ -135,6 +149,7 @@ def test_what_cannot_be_is_one_line(
         (("compress", frame_folder, frame_folder, "-o", tmp_path / "x.bisq", *model), "two pictures are named"),
         (("compress", frame_folder, "-o", tmp_path / "x.bisq", "--model", trained.tokenizer), "raster prior"),
         (("archive", "list", tmp_path / "noise.bisq"), "no archive"),
+        (("compress", frame_folder, "-o", tmp_path, *model), "is a folder"),
     ):
         outcome = run(*arguments)
         assert (outcome.status, outcome.err.count("\n"), said in outcome.err) == (2, 1, True), outcome

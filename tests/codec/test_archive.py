@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import binascii
+import multiprocessing
 import random
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -22,7 +26,7 @@ def path(tmp_path: Path) -> Path:
 
 def contents(path: Path) -> list[tuple[str, bytes]]:
     with Archive(path) as opened:
-        return [(entry.name, opened.read(entry)) for entry in opened.entries]
+        return [(entry.name, opened.read(entry)) for entry in opened]
 
 
 def test_what_is_written_is_read(path: Path) -> None:
@@ -54,11 +58,59 @@ def test_a_name_is_given_once(path: Path) -> None:
     assert contents(path) == [*PICTURES, ("fresh.png", b"1")]
 
 
-@pytest.mark.parametrize(("name", "data"), [("", b""), ("x" * 256, b""), ("x", bytes(2**16))])
-def test_what_is_too_long_is_refused(path: Path, name: str, data: bytes) -> None:
-    with pytest.raises(CodecError, match=r"must have between|is the most"):
-        append(path, [(name, data)])
+BAD_NAMES = (
+    "",
+    ".",
+    "..",
+    "/a",
+    "a/",
+    "a//b",
+    "../a",
+    "a/../../b",
+    "x" * 201,
+    "xyz/" * 64,
+    "a\nb",
+    "a\0",
+    "\udce4.png",
+)
+
+
+@pytest.mark.parametrize("name", BAD_NAMES)
+def test_names_that_are_no_paths_inside_of_a_folder_are_refused(path: Path, name: str) -> None:
+    with pytest.raises(CodecError, match="name"):
+        append(path, [(name, b"")])
     assert contents(path) == PICTURES
+
+
+@pytest.mark.parametrize("name", [name for name in BAD_NAMES if name != "\udce4.png" and len(name) < 256])
+def test_a_crafted_record_of_such_a_name_is_none(path: Path, name: str) -> None:
+    frame = archive.MARK + bytes([len(name), 0, 1])
+    crafted = frame + binascii.crc_hqx(frame + name.encode(), 0).to_bytes(2, "big") + name.encode() + b"!"
+    path.write_bytes(path.read_bytes() + crafted)
+    append(path, [("after", b"after")])
+    assert contents(path)[-1] == ("after", b"after")
+    assert [picture for picture in contents(path) if picture in PICTURES] == PICTURES
+    assert all(found != name for found, _ in contents(path))
+
+
+def test_names_of_many_kinds_are_taken(path: Path) -> None:
+    names = ["12:00.png", "a b\\c.png", "naïve/写.png", "x" * 200, ".hidden", "...", "~"]
+    append(path, [(name, b"1") for name in names])
+    assert [name for name, _ in contents(path)][5:] == names
+
+
+def test_pictures_that_are_too_large_are_refused(path: Path) -> None:
+    with pytest.raises(CodecError, match="is the most"):
+        append(path, [("x", bytes(2**16))])
+    assert contents(path) == PICTURES
+
+
+def test_of_two_records_of_a_name_the_first_is_found(path: Path) -> None:
+    again = archive.record(PICTURES[0][0], b"another")
+    path.write_bytes(path.read_bytes() + again)
+    with Archive(path) as opened:
+        assert len(opened) == 6
+        assert opened.read(opened.find(PICTURES[0][0])) == PICTURES[0][1]
 
 
 @pytest.mark.parametrize("start", [b"", b"bqa", b"PNG and more", b"bqar\x02\x00\x00\x00", b"bqar\x01\x00\x00\x01"])
@@ -82,7 +134,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 def test_cut_anywhere_all_whole_records_are_read_and_more_are_taken(path: Path) -> None:
     whole = path.read_bytes()
     with Archive(path) as opened:
-        ends = [entry.end for entry in opened.entries]
+        ends = [entry.end for entry in opened]
     for length in range(len(whole)):
         path.write_bytes(whole[:length])
         kept = PICTURES[: sum(end <= length for end in ends)]
@@ -93,7 +145,7 @@ def test_cut_anywhere_all_whole_records_are_read_and_more_are_taken(path: Path) 
 def test_a_flipped_byte_costs_its_own_record_at_most(path: Path) -> None:
     whole = path.read_bytes()
     with Archive(path) as opened:
-        spans = [(entry.start, entry.end) for entry in opened.entries]
+        spans = [(entry.start, entry.end) for entry in opened]
     for place in range(len(HEADER), len(whole)):
         damaged = bytearray(whole)
         damaged[place] ^= 0x55
@@ -103,6 +155,61 @@ def test_a_flipped_byte_costs_its_own_record_at_most(path: Path) -> None:
         assert [picture for picture in PICTURES if picture in found] == PICTURES[:hit] + PICTURES[hit + 1 :], place
         append(path, [("after.png", b"after")])
         assert contents(path)[-1] == ("after.png", b"after")
+
+
+def test_damage_before_a_record_that_is_cut_costs_no_more(path: Path) -> None:
+    whole = path.read_bytes()
+    with Archive(path) as opened:
+        third, last = opened[3].start, opened[4]
+    for cut in range(last.start + 1, last.end):
+        damaged = bytearray(whole[:cut])
+        damaged[third] ^= 1
+        path.write_bytes(damaged)
+        assert append(path, [("after", b"after"), ("more", bytes(300))]) == 2
+        assert contents(path) == [*PICTURES[:3], ("after", b"after"), ("more", bytes(300))], cut
+
+
+def test_bytes_that_are_taken_out_of_the_last_but_one_do_not_cost_the_last(path: Path) -> None:
+    whole = path.read_bytes()
+    with Archive(path) as opened:
+        begin, end = opened[3].begin, opened[3].end
+    path.write_bytes(whole[: end - 60] + whole[end:])  # so that its length leads beyond the end, or into the last
+    assert begin < end - 60
+    append(path, [("after", b"after")])
+    assert contents(path)[:3] == PICTURES[:3]
+    assert contents(path)[-1] == ("after", b"after")
+
+
+def test_each_picture_is_on_the_disk_before_the_next_is_made(path: Path) -> None:
+    def pictures() -> Iterator[tuple[str, bytes]]:
+        for i in range(3):
+            assert [name for name, _ in contents(path)[5:]] == [f"new-{j}" for j in range(i)]
+            yield f"new-{i}", b"new"
+
+    assert append(path, pictures()) == 3
+
+
+def test_an_archive_that_is_replaced_meanwhile_is_not_said_to_have_grown(path: Path, tmp_path: Path) -> None:
+    def pictures() -> Iterator[tuple[str, bytes]]:
+        yield "new", b"new"
+        write(path, PICTURES[:1])
+
+    with pytest.raises(CodecError, match="replaced"):
+        append(path, pictures())
+    assert contents(path) == PICTURES[:1]
+
+
+def test_processes_take_turns(path: Path) -> None:
+    with ProcessPoolExecutor(4, mp_context=multiprocessing.get_context("spawn")) as pool:
+        assert sum(pool.map(append_some, [path] * 8, range(8))) == 160
+    found = contents(path)
+    assert found[:5] == PICTURES
+    assert sorted(name for name, _ in found[5:]) == sorted(f"{i}-{j}" for i in range(8) for j in range(20))
+    assert not Archive(path).lost
+
+
+def append_some(path: Path, number: int) -> int:
+    return append(path, [(f"{number}-{j}", bytes([j]) * 50) for j in range(20)])
 
 
 def test_random_damage_never_raises_and_never_invents_a_record(path: Path) -> None:
@@ -122,8 +229,8 @@ def test_random_damage_never_raises_and_never_invents_a_record(path: Path) -> No
                 break
         path.write_bytes(damaged)
         with Archive(path) as opened:
-            assert {entry.name for entry in opened.entries} <= {name for name, _ in PICTURES}
-            covered = sorted([*((e.start, e.end) for e in opened.entries), *((g.start, g.end) for g in opened.lost)])
+            assert {entry.name for entry in opened} <= {name for name, _ in PICTURES}
+            covered = sorted([*((e.start, e.end) for e in opened), *((g.start, g.end) for g in opened.lost)])
             assert [begin for begin, _ in covered] == [len(HEADER), *(end for _, end in covered)][: len(covered)]
 
 

@@ -114,6 +114,22 @@ def test_the_definition_of_the_range_coder_is_enough_to_decode() -> None:
         assert len(content) < ideal + 1.5
 
 
+@pytest.mark.parametrize("length", range(4, 12))
+def test_a_carry_that_is_pending_at_the_end_comes_out(length: int) -> None:
+    """Token 1 of these rows leads the coder to the border between two words, where a carry is held back."""
+    parts = [(6121869, 1), (93, 256), (27114, 1), (6941289, 2), (7681269, 1), (3470644, 1), (16069877, 1)]
+    rows = [np.array([[below, own, TOTAL - below - own]]) for below, own in parts]
+    rows += [np.array([[TOTAL // 2, 1, TOTAL - TOTAL // 2 - 1]])] * 9
+    for last in (0, 1, 2):
+        encoders, tokens = Encoders(1), [1] * (length - 1) + [last]
+        for token, row in zip(tokens, rows, strict=False):
+            encoders.put(np.array([token]), row)
+        content = encoders.finish()[0]
+        decoders = Decoders([content])
+        assert [int(decoders.take(row)[0]) for row in rows[:length]] == tokens
+        assert reference_decode(content, [row[0] for row in rows[:length]]) == tokens
+
+
 def test_bytes_are_these_for_ever() -> None:
     """They are what lies on people's disks: neither a change here nor another constriction may change them."""
     rows = random_rows(np.random.default_rng(7), 30, 16)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 
 import numpy as np
@@ -41,14 +42,34 @@ def test_tokens_and_pixels_do_not_depend_on_the_batch(make_tokenizer, make_noise
 @pytest.mark.parametrize("threads", [1, 2])
 def test_tokens_and_pixels_do_not_depend_on_threads(make_tokenizer, make_noise, threads: int) -> None:
     integer = IntegerTokenizer(make_tokenizer(width=64))
-    frames = torch.from_numpy(make_noise(9, 40, 60)[:])
-    wanted, before = integer.encode(frames), torch.get_num_threads()
-    torch.set_num_threads(threads)
+    frames, before = torch.from_numpy(make_noise(9, 40, 60)[:]), torch.get_num_threads()
     try:
-        assert torch.equal(integer.encode(frames), wanted)
-        assert torch.equal(integer.decode(wanted, (40, 60)), integer.decode(wanted.clone(), (40, 60)))
+        torch.set_num_threads(3)
+        tokens = integer.encode(frames)
+        decoded = integer.decode(tokens, (40, 60))
+        torch.set_num_threads(threads)
+        assert torch.equal(integer.encode(frames), tokens)
+        assert torch.equal(integer.decode(tokens, (40, 60)), decoded)
     finally:
         torch.set_num_threads(before)
+
+
+def test_what_surrounds_it_changes_nothing(make_tokenizer, make_noise) -> None:
+    integer, frames = IntegerTokenizer(make_tokenizer(width=64)), torch.from_numpy(make_noise(3)[:])
+    tokens = integer.encode(frames)
+    decoded = integer.decode(tokens, (8, 12))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(integer.encode(frames), tokens)
+        assert torch.equal(integer.decode(tokens, (8, 12)), decoded)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_a_gpu_gives_the_same_tokens_and_pixels(make_tokenizer, make_noise) -> None:
+    tokenizer, frames = make_tokenizer(width=64), torch.from_numpy(make_noise(9, 40, 60)[:])
+    integer, on_gpu = IntegerTokenizer(tokenizer), IntegerTokenizer(copy.deepcopy(tokenizer).cuda())
+    tokens = integer.encode(frames)
+    assert torch.equal(on_gpu.encode(frames).cpu(), tokens)
+    assert torch.equal(on_gpu.decode(tokens, (40, 60)).cpu(), integer.decode(tokens, (40, 60)))
 
 
 def test_a_convolution_is_its_definition_to_the_last_bit() -> None:

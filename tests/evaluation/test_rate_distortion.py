@@ -43,8 +43,9 @@ def test_what_the_codec_does_not_reach_is_said() -> None:
         bd_rate(short, [curve()], 200, 800)
     with pytest.raises(ConfigError, match="no quality between"):
         bd_rate(curve(), [curve()], 5000, 8000)
-    with pytest.raises(ConfigError, match="two at least"):
-        Curve([Setting(100, 22)])
+    for settings in ([Setting(100, 22)], [Setting(0, 22), Setting(9, 23)], [Setting(5, 22), Setting(9, np.inf)]):
+        with pytest.raises(ConfigError, match="two settings at least"):
+            Curve(settings)
 
 
 def test_a_codec_whose_first_setting_is_good_already_pays_its_bytes() -> None:

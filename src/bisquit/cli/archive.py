@@ -14,9 +14,10 @@ from bisquit.cli.codec import (
     load_codec,
     model_option,
     read_sources,
+    warn_of_lost,
 )
 from bisquit.cli.options import OUTPUT, device_option, frames_options
-from bisquit.codec import Archive, Codec, archive
+from bisquit.codec import Archive, Codec, archive, picture_file
 from bisquit.codec.archive import Entry
 from bisquit.errors import CodecError
 
@@ -33,10 +34,10 @@ def command() -> None:
 def list_(path: Path) -> None:
     """List the pictures: bytes, the model that each is of, and its name."""
     with Archive(path) as opened:
-        for entry in opened.entries:
+        for entry in opened:
             data = opened.read(entry)
             click.echo(f"{len(data):6,}  {data[3:5].hex()}  {entry.name}")
-        _warn_of_lost(opened)
+        warn_of_lost(opened)
 
 
 @command.command()
@@ -49,7 +50,7 @@ def list_(path: Path) -> None:
 def get(path: Path, names: tuple[str, ...], output: Path, model: str, batch_size: int, device: str) -> None:
     """Decompress single pictures, by their names; no other is decoded."""
     with Archive(path) as opened:
-        entries = [opened.find(name) for name in names]
+        entries = [opened.find(name) for name in dict.fromkeys(names)]
         decompress_entries(load_codec(model, device), opened, entries, output, batch_size)
 
 
@@ -71,7 +72,7 @@ def append(
 ) -> None:
     """Compress more pictures into an archive; nothing that is there is written again."""
     with Archive(path) as opened:
-        known = {entry.name for entry in opened.entries}
+        known = {entry.name for entry in opened}
     found = read_sources(sources, size, skip_bad)
     if twice := [name for source in found for name in source.names if name in known]:
         raise CodecError(f"{path} holds a picture {twice[0]} already")
@@ -87,8 +88,8 @@ def verify(path: Path, model: str, device: str) -> None:
     """Check every picture, without decoding it; exit with 2 if one is damaged."""
     codec = load_codec(model, device)
     with Archive(path) as opened:
-        bad = len(opened) - sum([_is_sound(codec, opened, entry) for entry in opened.entries])
-        _warn_of_lost(opened)
+        bad = len(opened) - sum([_is_sound(codec, opened, entry) for entry in opened])
+        warn_of_lost(opened)
         if bad or opened.lost:
             raise CodecError(
                 f"{path}: {bad} of {len(opened)} pictures are not sound, and {len(opened.lost)} parts are lost: "
@@ -108,10 +109,25 @@ def repair(path: Path, output: Path, model: str, device: str) -> None:
         raise CodecError(f"{output} is the archive itself: name another file")
     codec = load_codec(model, device)
     with Archive(path) as opened:
-        sound = [entry for entry in opened.entries if _is_sound(codec, opened, entry)]
-        archive.write(output, ((entry.name, opened.read(entry)) for entry in sound))
-        _warn_of_lost(opened)
-    click.echo(f"{counted_pictures(len(sound))} in {output}")
+        kept = {}
+        for entry in opened:
+            if entry.name not in kept and (_is_of_another(codec, opened, entry) or _is_sound(codec, opened, entry)):
+                kept[entry.name] = entry
+        warn_of_lost(opened)
+        if not kept:
+            raise CodecError(f"{path}: no picture can be read, so that {output} is not written")
+        archive.write(output, ((name, opened.read(entry)) for name, entry in kept.items()))
+        others = sum(_is_of_another(codec, opened, entry) for entry in kept.values())
+    said = f", of which {others:,} of other models could not be checked" if others else ""
+    click.echo(f"{counted_pictures(len(kept))} in {output}{said}; {len(opened) - len(kept):,} left out")
+
+
+def _is_of_another(codec: Codec, opened: Archive, entry: Entry) -> bool:
+    """Whether a picture is one of another model, as far as it says so itself."""
+    try:
+        return picture_file.unpack(opened.read(entry)).model != codec.fingerprint[:2]
+    except CodecError:
+        return False
 
 
 def _is_sound(codec: Codec, opened: Archive, entry: Entry) -> bool:
@@ -122,9 +138,3 @@ def _is_sound(codec: Codec, opened: Archive, entry: Entry) -> bool:
         click.echo(f"{entry.name}: {error}", err=True)
         return False
     return True
-
-
-def _warn_of_lost(opened: Archive) -> None:
-    for part in opened.lost:
-        what = "a picture that was not finished" if part.is_cut else "damaged"
-        click.echo(f"bytes {part.start:,} to {part.end:,} are lost: {what}", err=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple
 
 import click
@@ -79,41 +79,36 @@ def compressed(codec: Codec, sources: Sequence[Source], batch_size: int) -> Iter
 def decompress_entries(codec: Codec, archive: Archive, entries: Sequence[Entry], folder: Path, batch_size: int) -> None:
     """Write pictures of an archive into a folder, as PNG under their names, and say how many.
 
-    Raises CodecError at the end if any is damaged, or a part of the archive is lost; the others are written.
+    Raises CodecError at the end if any is damaged; the others are written.
     """
-    names = [entry.name for entry in entries]
-    paths, damaged = paths_in(folder, names), []
+    paths = [folder / path for path in png_names([entry.name for entry in entries])]
+    damaged: list[str] = []
     with progress_bar("decompressing") as progress:
         for start in range(0, len(entries), batch_size):
-            sound = []
-            for entry, path in zip(entries[start : start + batch_size], paths[start:], strict=False):
-                data = archive.read(entry)
-                try:
-                    codec.open(data)
-                    sound.append((data, path))
-                except CodecError as error:
-                    damaged.append(f"{entry.name} ({error})")
-            counted = _counted(progress, start, len(sound), len(entries))
-            frames = codec.decompress([data for data, _ in sound], counted)
-            for frame, (_, path) in zip(frames, sound, strict=True):
-                write_frame(frame, path)
+            batch = entries[start : start + batch_size]
+            frames = _frames_of(codec, archive, batch, _counted(progress, start, len(batch), len(entries)))
+            for entry, path, frame in zip(batch, paths[start:], frames, strict=False):
+                if isinstance(frame, CodecError):
+                    damaged.append(f"{entry.name} ({frame})")
+                else:
+                    write_frame(frame, path)
     click.echo(f"{counted_pictures(len(entries) - len(damaged))} in {folder}")
     if damaged:
         more = f" and {len(damaged) - 3} more" if len(damaged) > 3 else ""
         raise CodecError(f"{len(damaged)} of {len(entries)} are not readable: {', '.join(damaged[:3])}{more}")
 
 
-def paths_in(folder: Path, names: Sequence[str]) -> list[Path]:
-    """Return where pictures go in a folder: PNG files under their names.
-
-    Raises CodecError, before anything is written, for a name that leads out of the folder: whoever made the archive
-    chose it.
-    """
-    for name in names:
-        path = PurePosixPath(name)
-        if path.is_absolute() or ".." in path.parts or "\0" in name or "\\" in name or ":" in name:
-            raise CodecError(f"the archive names a picture {name!r}, which would lie outside of {folder}")
-    return [folder / path for path in png_names(names)]
+def _frames_of(
+    codec: Codec, archive: Archive, entries: Sequence[Entry], progress: Progress | None
+) -> list[np.ndarray | CodecError]:
+    """Return the frame of each picture, or what is wrong with it."""
+    files = [archive.read(entry) for entry in entries]
+    try:
+        return [*codec.decompress(files, progress)]
+    except CodecError as error:
+        if len(entries) == 1:
+            return [error]
+        return [frame for entry in entries for frame in _frames_of(codec, archive, [entry], None)]
 
 
 def counted_pictures(count: int) -> str:
@@ -124,3 +119,10 @@ def counted_pictures(count: int) -> str:
 def _counted(progress: Progress, before: int, pictures: int, total: int) -> Progress:
     """Return a progress of a batch's tokens that counts pictures."""
     return lambda done, of: progress(before + pictures * done // of, total)
+
+
+def warn_of_lost(opened: Archive) -> None:
+    """Say on standard error which parts of an archive belong to no picture."""
+    for part in opened.lost:
+        what = "a picture that was not finished" if part.is_cut else "damaged"
+        click.echo(f"bytes {part.start:,} to {part.end:,} are lost: {what}", err=True)

@@ -51,6 +51,8 @@ def command(
 
     IN is a picture, a folder, a Parquet file, a glob, bundled, or - for a picture on standard input.
     """
+    if output.is_dir():
+        raise click.BadParameter(f"{output} is a folder: name a file", param_hint="--output")
     codec = load_codec(model, device)
     found = read_sources(sources, size, skip_bad)
     count = sum(len(source.names) for source in found)

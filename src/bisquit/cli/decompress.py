@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -16,6 +17,7 @@ from bisquit.cli.codec import (
     decompress_entries,
     load_codec,
     model_option,
+    warn_of_lost,
 )
 from bisquit.cli.options import OUTPUT, device_option
 from bisquit.codec import Archive, Codec, archive
@@ -42,22 +44,28 @@ def command(source: Path, output: Path, model: str, batch_size: int, device: str
     IN is a file, or - for standard input. What is damaged of an archive is left out, and named at the end.
     """
     codec = load_codec(model, device)
-    data = _read(source)
-    if data.startswith(archive.MAGIC):
-        _decompress_archive(codec, source, data, output, batch_size)
-    else:
-        _decompress_picture(codec, source, data, output)
+    with sys.stdin.buffer if str(source) == STANDARD else source.open("rb") as stream:
+        start = stream.read(archive.LARGEST_FILE + 1)
+        if not start.startswith(archive.MAGIC):
+            _decompress_picture(codec, source, start, output)
+        elif source.is_file():
+            _decompress_archive(codec, source, output, batch_size)
+        else:
+            with tempfile.NamedTemporaryFile() as spooled:  # an archive is read here and there
+                spooled.write(start)
+                shutil.copyfileobj(stream, spooled)
+                spooled.flush()
+                _decompress_archive(codec, Path(spooled.name), output, batch_size)
 
 
-def _decompress_archive(codec: Codec, source: Path, data: bytes, output: Path, batch_size: int) -> None:
+def _decompress_archive(codec: Codec, source: Path, output: Path, batch_size: int) -> None:
     if str(output) == STANDARD or output.suffix.lower() in PICTURE_SUFFIXES:
-        raise CodecError(f"{source} is an archive: -o must be a folder, not {output}")
-    with tempfile.NamedTemporaryFile() as spooled:
-        if str(source) == STANDARD:
-            spooled.write(data)
-            spooled.flush()
-        with Archive(spooled.name if str(source) == STANDARD else source) as opened:
-            decompress_entries(codec, opened, opened.entries, output, batch_size)
+        raise CodecError(f"this is an archive: -o must be a folder, not {output}")
+    with Archive(source) as opened:
+        warn_of_lost(opened)
+        decompress_entries(codec, opened, list(opened), output, batch_size)
+        if opened.lost:
+            raise CodecError(f"{len(opened.lost)} parts of the archive are lost")
 
 
 def _decompress_picture(codec: Codec, source: Path, data: bytes, output: Path) -> None:
@@ -71,11 +79,3 @@ def _decompress_picture(codec: Codec, source: Path, data: bytes, output: Path) -
     path = output if is_picture else output / f"{'picture' if str(source) == STANDARD else source.stem}.png"
     write_frame(frame, path)
     click.echo(f"{frame.shape[0]} x {frame.shape[1]} pixels from {len(data):,} bytes, in {path}")
-
-
-def _read(source: Path) -> bytes:
-    """Return all of standard input, or of a file; of an archive the first bytes are enough."""
-    if str(source) == STANDARD:
-        return sys.stdin.buffer.read()
-    with source.open("rb") as file:
-        return file.read(archive.LARGEST_FILE + 1)

@@ -83,8 +83,15 @@ def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
 def png_names(names: Sequence[str]) -> list[Path]:
     """Return a PNG's name for each frame's: icy/003.jpg gives icy/003.png, or icy/003.jpg.png if two would be alike."""
     plain = [Path(name) if "#" in name else Path(name).with_suffix("") for name in names]
-    chosen = plain if len(set(plain)) == len(names) else map(Path, names)
-    return [path.with_name(f"{path.name.replace('#', '-')}.png") for path in chosen]
+    chosen = plain if len(set(plain)) == len(names) else [*map(Path, names)]
+    found: dict[Path, None] = {}
+    for path in chosen:
+        png = path.with_name(f"{path.name.replace('#', '-')}.png")
+        number = 2
+        while png in found:  # two names that differ in no more than what a file's may not have
+            png, number = png.with_stem(f"{png.stem}-{number}"), number + 1
+        found[png] = None
+    return list(found)
 
 
 def report_skipped(skipped: tuple[str, ...]) -> None:

@@ -9,10 +9,10 @@
            ... name, UTF-8
            ... picture file, as `picture_file` has it, with its own checksum
 
-All numbers are big-endian. There is no index that could be lost: opening an archive walks over the records' lengths
-without reading what lies between. Where a record's frame is damaged, the next sound one is looked for by its mark, so
-that damage to one picture costs that picture alone. Appending writes behind the last record, and a process that is
-killed over it leaves at most one record that is cut short, which the next one cuts off.
+All numbers are big-endian. There is no index that could be lost: opening an archive walks over the records' frames
+without reading what lies between. Where a frame is damaged, the next sound record is looked for by its mark. Appending
+writes behind the last record, and a process that is killed over it leaves at most one record that is cut short, which
+the next one cuts off.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import binascii
 import fcntl
 import mmap
 import os
+from array import array
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,11 +36,13 @@ VERSION = 1
 HEADER = MAGIC + bytes([VERSION, 0, 0, 0])
 MARK = b"\xb7\x71"
 LONGEST_NAME = 255
+LONGEST_PART = 200
+"""Bytes between two slashes of a name: file systems take 255, of which writing a file whole takes some."""
 LARGEST_FILE = 2**16 - 1
 _FRAME = 7
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """A record whose frame is sound."""
 
@@ -51,7 +54,7 @@ class Entry:
     end: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Lost:
     """Bytes of an archive that belong to no record."""
 
@@ -62,23 +65,24 @@ class Lost:
 
 
 class Archive:
-    """An archive that is open to be read; a context manager."""
+    """An archive that is open to be read: its records, in order. A context manager."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         """Open an archive and walk over its records. Raises CodecError if it is none, or cannot be read."""
         self.path = Path(path)
+        self.lost: list[Lost] = []
+        self._starts = array("Q")
         try:
             with self.path.open("rb") as file:
-                size = os.fstat(file.fileno()).st_size
-                start = file.read(len(HEADER))
-                _check_header(self.path, start)
-                self._bytes = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
+                _check_header(self.path, file.read(len(HEADER)))
+                self._bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except OSError as error:
             raise CodecError(f"cannot read {self.path}: {error.strerror or error}") from error
-        parts = list(_walk(self._bytes))
-        self.entries = [part for part in parts if isinstance(part, Entry)]
-        self.lost = [part for part in parts if isinstance(part, Lost)]
-        self._by_name = {entry.name: entry for entry in self.entries}
+        for part in _walk(self._bytes):
+            if isinstance(part, Entry):
+                self._starts.append(part.start)
+            else:
+                self.lost.append(part)
 
     def __enter__(self) -> Self:
         return self
@@ -87,13 +91,23 @@ class Archive:
         self._bytes.close()
 
     def __len__(self) -> int:
-        return len(self.entries)
+        return len(self._starts)
+
+    def __getitem__(self, number: int) -> Entry:
+        entry = _entry_at(self._bytes, self._starts[number])
+        if entry is None:
+            raise CodecError(f"{self.path} changed while it was read")
+        return entry
+
+    def __iter__(self) -> Iterator[Entry]:
+        return (self[number] for number in range(len(self)))
 
     def find(self, name: str) -> Entry:
-        """Return the record of a name. Raises CodecError if there is none."""
-        if name not in self._by_name:
-            raise CodecError(f"{self.path} holds no picture {name}: `bisquit archive list` shows what it holds")
-        return self._by_name[name]
+        """Return the first record of a name. Raises CodecError if there is none."""
+        for entry in self:
+            if entry.name == name:
+                return entry
+        raise CodecError(f"{self.path} holds no picture {name}: `bisquit archive list` shows what it holds")
 
     def read(self, entry: Entry) -> bytes:
         """Return the picture file of a record."""
@@ -104,7 +118,7 @@ def append(path: str | os.PathLike[str], pictures: Iterable[tuple[str, bytes]]) 
     """Append pictures, names and picture files, to an archive, which is made if it is not there; return how many.
 
     Each is written as it comes, and all are on the disk at the end. Two processes take turns. Raises CodecError if the
-    file is no archive, if a name is there already, or if one or its picture is too long; what came before stays.
+    file is no archive, or for a name that is there already or that `check_name` refuses; what came before stays.
     """
     path = Path(path)
     count = 0
@@ -114,10 +128,12 @@ def append(path: str | os.PathLike[str], pictures: Iterable[tuple[str, bytes]]) 
             if name in names:
                 raise CodecError(f"{path} holds a picture {name} already: give another name")
             file.write(record(name, data))
+            file.flush()
             names.add(name)
             count += 1
-        file.flush()
         os.fsync(file.fileno())
+        if not _is_still_there(path, file):
+            raise CodecError(f"{path} was replaced while pictures were added to it: they are lost, add them again")
     return count
 
 
@@ -127,15 +143,115 @@ def write(path: str | os.PathLike[str], pictures: Iterable[tuple[str, bytes]]) -
         return append(partial, pictures)
 
 
+def record(name: str, data: bytes) -> bytes:
+    """Return a record of a picture file. Raises CodecError if it is too long, or for a name that cannot be."""
+    check_name(name)
+    if len(data) > LARGEST_FILE:
+        raise CodecError(f"the picture {name} has {len(data):,} bytes: {LARGEST_FILE:,} is the most")
+    encoded = name.encode()
+    frame = MARK + bytes([len(encoded)]) + len(data).to_bytes(2, "big")
+    return frame + binascii.crc_hqx(frame + encoded, 0).to_bytes(2, "big") + encoded + data
+
+
+def check_name(name: str) -> None:
+    """Raise CodecError unless a name is a path that stays inside of a folder, and short enough for one."""
+    try:
+        length, parts = len(name.encode()), name.split("/")
+    except UnicodeEncodeError as error:
+        raise CodecError(f"the name {name!r} is not UTF-8: rename the picture") from error
+    longest = max(len(part.encode()) for part in parts)
+    if length > LONGEST_NAME or longest > LONGEST_PART:
+        raise CodecError(f"the name {name!r} is too long: {LONGEST_NAME} bytes, {LONGEST_PART} a part, are the most")
+    if any(part in ("", ".", "..") for part in parts) or not name.isprintable():
+        raise CodecError(f"the name {name!r} must be a path inside of a folder, without control characters")
+
+
+def _walk(data: mmap.mmap) -> Iterator[Entry | Lost]:
+    """Yield the records of an archive, and what lies between them, from its beginning to its end."""
+    place, size = len(HEADER), len(data)
+    while place < size:
+        entry = _entry_at(data, place)
+        if entry is not None and entry.end <= size:
+            yield entry
+            place = entry.end
+            continue
+        found, cut = _next_records(data, place + 1)
+        if found == size and (entry is not None or _begins_a_frame(data, place)):
+            cut = place
+        if cut > place:
+            yield Lost(place, min(found, cut))
+        if cut < found:
+            yield Lost(cut, found, is_cut=True)
+        place = found
+
+
+def _next_records(data: mmap.mmap, place: int) -> tuple[int, int]:
+    """Return where the next whole record begins, and where one does that the file ends in, if none is whole.
+
+    Each is the end of the file where there is none.
+    """
+    size = len(data)
+    cut = size
+    while (place := data.find(MARK, place)) >= 0:
+        if (entry := _entry_at(data, place)) is not None:
+            if entry.end <= size:
+                return place, size
+            cut = min(cut, place)
+        place += 1
+    return size, cut
+
+
+def _begins_a_frame(data: mmap.mmap, place: int) -> bool:
+    """Whether what is left of a file may be the beginning of a record's frame."""
+    left = len(data) - place
+    return left < _FRAME + LONGEST_NAME and MARK.startswith(data[place : place + min(left, len(MARK))])
+
+
+def _entry_at(data: mmap.mmap, place: int) -> Entry | None:
+    """Return the record that begins at a place, or None if none does whose frame and name are sound."""
+    frame = data[place : place + _FRAME]
+    if len(frame) < _FRAME or frame[:2] != MARK:
+        return None
+    begin = place + _FRAME + frame[2]
+    name = data[place + _FRAME : begin]
+    if binascii.crc_hqx(frame[:5] + name, 0) != int.from_bytes(frame[5:7], "big"):
+        return None
+    try:
+        decoded = name.decode()
+        check_name(decoded)
+    except (UnicodeDecodeError, CodecError):
+        return None
+    return Entry(decoded, place, begin, begin + int.from_bytes(frame[3:5], "big"))
+
+
+def _check_header(path: Path, start: bytes) -> None:
+    if start[:4] != MAGIC:
+        raise CodecError(f'{path} is no archive: it does not begin with "bqar"')
+    if start != HEADER:
+        raise CodecError(f"{path} is of archive version {start[4:5].hex() or 'none'}: this bisquit reads {VERSION:02}")
+
+
 @contextmanager
 def _locked(path: Path) -> Iterator[BinaryIO]:
     """Open an archive to be read and written, made if it is not there, while no other process does the same."""
-    try:
-        with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b") as file:
+    while True:
+        try:
+            file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
+        except OSError as error:
+            raise CodecError(f"cannot write {path}: {error.strerror or error}") from error
+        with file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            yield file
-    except OSError as error:
-        raise CodecError(f"cannot write {path}: {error.strerror or error}") from error
+            if _is_still_there(path, file):  # and not another file by now, put in its place
+                yield file
+                return
+
+
+def _is_still_there(path: Path, file: BinaryIO) -> bool:
+    """Whether a path still leads to an open file."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _ready_to_append(path: Path, file: BinaryIO) -> set[str]:
@@ -149,66 +265,4 @@ def _ready_to_append(path: Path, file: BinaryIO) -> set[str]:
         if archive.lost and archive.lost[-1].is_cut:
             file.truncate(archive.lost[-1].start)
         file.seek(0, os.SEEK_END)
-        return {entry.name for entry in archive.entries}
-
-
-def record(name: str, data: bytes) -> bytes:
-    """Return a record of a picture file. Raises CodecError if it or its name is too long."""
-    encoded = name.encode()
-    if not 1 <= len(encoded) <= LONGEST_NAME:
-        raise CodecError(f"the name {name!r} has {len(encoded)} bytes: it must have between 1 and {LONGEST_NAME}")
-    if len(data) > LARGEST_FILE:
-        raise CodecError(f"the picture {name} has {len(data):,} bytes: {LARGEST_FILE:,} is the most")
-    frame = MARK + bytes([len(encoded)]) + len(data).to_bytes(2, "big")
-    return frame + binascii.crc_hqx(frame + encoded, 0).to_bytes(2, "big") + encoded + data
-
-
-def _walk(data: mmap.mmap) -> Iterator[Entry | Lost]:
-    """Yield the records of an archive, and what lies between them, from its beginning to its end."""
-    place, size = len(HEADER), len(data)
-    while place < size:
-        entry = _entry_at(data, place)
-        if entry is not None and entry.end <= size:
-            yield entry
-            place = entry.end
-            continue
-        if entry is not None:
-            yield Lost(place, size, is_cut=True)
-            return
-        found = _next_record(data, place + 1)
-        begins = data[place : min(size, place + len(MARK))]
-        is_cut = found == size and size - place < _FRAME + LONGEST_NAME and MARK.startswith(begins)
-        yield Lost(place, found, is_cut)
-        place = found
-
-
-def _next_record(data: mmap.mmap, place: int) -> int:
-    """Return where the next record begins that is whole, or the end."""
-    while (place := data.find(MARK, place)) >= 0:
-        entry = _entry_at(data, place)
-        if entry is not None and entry.end <= len(data):
-            return place
-        place += 1
-    return len(data)
-
-
-def _entry_at(data: mmap.mmap, place: int) -> Entry | None:
-    """Return the record that begins at a place, or None if none does whose frame is sound."""
-    frame = data[place : place + _FRAME]
-    if len(frame) < _FRAME or frame[:2] != MARK:
-        return None
-    begin = place + _FRAME + frame[2]
-    name = data[place + _FRAME : begin]
-    if binascii.crc_hqx(frame[:5] + name, 0) != int.from_bytes(frame[5:7], "big"):
-        return None
-    try:
-        return Entry(name.decode(), place, begin, begin + int.from_bytes(frame[3:5], "big"))
-    except UnicodeDecodeError:
-        return None
-
-
-def _check_header(path: Path, start: bytes) -> None:
-    if start[:4] != MAGIC:
-        raise CodecError(f'{path} is no archive: it does not begin with "bqar"')
-    if start != HEADER:
-        raise CodecError(f"{path} is of archive version {start[4:5].hex() or 'none'}: this bisquit reads {VERSION:02}")
+        return {entry.name for entry in archive}

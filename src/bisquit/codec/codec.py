@@ -34,11 +34,10 @@ class Codec:
         """
         if not isinstance(prior, RasterPrior):
             raise ModelError("compression needs a model with a raster prior: train one with `bisquit train prior`")
-        patch_size = tokenizer.patch_size
-        self.grid = prior.grid
-        self.frame_size = frame_size or (self.grid[0] * patch_size, self.grid[1] * patch_size)
-        self.fingerprint = hashlib.sha256(f"{tokenizer.fingerprint()} {prior.fingerprint()}".encode()).digest()[:8]
-        self._measure = tokenizer.grid
+        self.grid, self._patch_size = prior.grid, tokenizer.patch_size
+        self.frame_size = frame_size or (self.grid[0] * self._patch_size, self.grid[1] * self._patch_size)
+        identity = f"{tokenizer.fingerprint()} {prior.fingerprint()} {self.frame_size[0]} {self.frame_size[1]}"
+        self.fingerprint = hashlib.sha256(identity.encode()).digest()[:8]
         self._tokenizer = IntegerTokenizer(tokenizer)
         self._prior = prepare(prior, backend, "int8")
 
@@ -50,7 +49,7 @@ class Codec:
         if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or frames.size == 0:
             raise ShapeError(f"frames are {frames.dtype} {frames.shape}: they must be uint8 (B, H, W, 3), none empty")
         size = frames.shape[1], frames.shape[2]
-        if self._measure(*size) != self.grid:
+        if not self._fits(size):
             raise ShapeError(self._misfit(size))
         tokens = self._tokenizer.encode(torch.from_numpy(np.ascontiguousarray(frames)))
         contents = coding.encode(self._prior, tokens, progress)
@@ -75,9 +74,13 @@ class Codec:
         """Take a picture file apart, and check that it is sound and this model's. Raises CodecError if it is not."""
         file = picture_file.unpack(data)
         picture_file.verify(file, self.fingerprint)
-        if file.size is not None and self._measure(*file.size) != self.grid:
+        if file.size is not None and not self._fits(file.size):
             raise CodecError(self._misfit(file.size))
         return file
+
+    def _fits(self, size: tuple[int, int]) -> bool:
+        """Whether the patches of pictures of a size (H, W) are the model's grid; one that is begun counts."""
+        return tuple(-(-side // self._patch_size) for side in size) == self.grid
 
     def _misfit(self, size: tuple[int, int]) -> str:
         height, width = self.frame_size

@@ -127,10 +127,13 @@ def decode(prior: SequentialPrior, contents: Sequence[bytes], progress: Progress
 def _sealed(encoder: constriction.stream.queue.RangeEncoder) -> bytes:
     """Return the shortest bytes that lead a decoder into the encoder's interval.
 
-    constriction ends with whole words of 32 bits; its state tells how many bytes of the last two are needed.
+    constriction ends with whole words of 32 bits; its state tells how many bytes of the last two are needed. Where a
+    carry may still change the words before, they are left to constriction.
     """
     whole = encoder.get_compressed().astype(">u4").tobytes()
     written, (lower, width) = encoder.pos()
+    if lower > 2**64 - 2**32:
+        return whole.rstrip(b"\0")
     for length in range(8):
         unit = 2 ** (64 - 8 * length)
         point = -(-lower // unit) * unit

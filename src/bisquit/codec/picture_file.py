@@ -3,7 +3,7 @@
     0   2  magic, "bq"
     2   1  version in the upper four bits, flags in the lower: 1 if a size follows, all others 0
     3   2  the model: the first bytes of its fingerprint
-    5   4  CRC-32 of the model's whole fingerprint, of bytes 0 to 5, of the size and of the content
+    5   4  CRC-32 of the model's whole fingerprint, of bytes 0 to 4, of the size and of the content
     9   3  where the picture is not of the model's own size: its height less 1 and its width less 1, 12 bits each
     ... n  content
 

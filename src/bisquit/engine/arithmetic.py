@@ -69,13 +69,14 @@ def product(a: Tensor, b: Tensor) -> Tensor:
     In float32 a sum of 512 products of a magnitude up to 255 x 127 stays below 2**24; sums of more go on in float64.
     """
     k = a.shape[-1]
-    if k <= 512:
-        return a @ b
-    parts = (a[..., i : i + 512] @ b[..., i : i + 512, :] for i in range(0, k, 512))
-    total = next(parts).double()
-    for part in parts:
-        total += part
-    return total.float()
+    with torch.autocast(a.device.type, enabled=False):  # whatever surrounds this must not round the products
+        if k <= 512:
+            return a @ b
+        parts = (a[..., i : i + 512] @ b[..., i : i + 512, :] for i in range(0, k, 512))
+        total = next(parts).double()
+        for part in parts:
+            total += part
+        return total.float()
 
 
 def linear(x: Tensor, weight: Codes, bias: Tensor) -> Tensor:

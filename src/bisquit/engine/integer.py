@@ -25,6 +25,7 @@ from bisquit.errors import ModelError, ShapeError
 from bisquit.priors import RasterConfig, RasterPrior, SequentialPrior
 from bisquit.transformer import Block, turn_pairs
 
+LOG2_E = 1.4426950408889634
 MOST_STEPS = 32767  # sums of chances stay below 2**31
 
 
@@ -190,7 +191,7 @@ class IntegerBlock(nn.Module):
 
 def score_unit(head_width: int) -> float:
     """Return what a product of a query and a key counts in a score that is an exponent of two."""
-    return math.log2(math.e) / math.sqrt(head_width)
+    return LOG2_E / math.sqrt(head_width)
 
 
 def turn_table(prior: RasterPrior) -> Tensor:
@@ -202,7 +203,10 @@ def turn_table(prior: RasterPrior) -> Tensor:
     (height, width), pairs = prior.grid, prior.config.transformer.head_width // 4
     with localcontext(prec=30):
         frequencies = [Decimal(100) ** (-Decimal(i) / pairs) for i in range(pairs)]
-        turns = torch.tensor([[_turn(n * f) for f in frequencies] for n in range(max(height, width))])  # (n, pairs, 2)
+        rows_or_columns = range(max(height, width))
+        turns = torch.tensor(
+            [[_turn(n * f) for f in frequencies] for n in rows_or_columns], dtype=torch.float32
+        )  # (n, pairs, 2)
     rows = turns[:height, None].expand(height, width, pairs, 2)
     columns = turns[None, :width].expand(height, width, pairs, 2)
     return torch.cat((rows, columns), dim=2).flatten(0, 1).permute(2, 0, 1).contiguous()

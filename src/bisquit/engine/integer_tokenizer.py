@@ -7,7 +7,7 @@ of its taps, and what they give is scaled cell by cell and then added, tap after
 
     x (B, h, w, width) ──int8──products (B, h, w, 9, width)──x each cell's step──shift and add──x each output's step──+
 
-Plain PyTorch on any device. The `best` tokenizer loses 0.015 dB by its rounding.
+Plain PyTorch, on a CPU or a GPU of CUDA. The `best` tokenizer loses 0.015 dB by its rounding.
 """
 
 from __future__ import annotations

@@ -30,9 +30,12 @@ class Curve:
     """The settings of a codec that none of its others beats, from the fewest bytes to the most."""
 
     def __init__(self, settings: Sequence[Setting]) -> None:
-        """Raises ConfigError for fewer than two settings, or bytes that are not above 0."""
-        if len(settings) < 2 or min(setting.file_bytes for setting in settings) <= 0:
-            raise ConfigError(f"a curve of {len(settings)} settings: two at least are needed, of some bytes each")
+        """Raises ConfigError for fewer than two settings, bytes that are not above 0, or a quality without bounds."""
+        is_sound = all(setting.file_bytes > 0 and np.isfinite(setting.quality) for setting in settings)
+        if len(settings) < 2 or not is_sound:
+            raise ConfigError(
+                f"a curve of {settings}: it takes two settings at least, of some bytes and finite quality"
+            )
         best: list[Setting] = []
         for setting in sorted(settings):
             if not best or setting.quality > best[-1].quality:
