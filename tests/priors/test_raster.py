@@ -36,6 +36,22 @@ def test_a_new_prior_is_nearly_uniform():
     assert prior.loss(uneven_tokens()).item() == pytest.approx(math.log(1024), rel=0.02)
 
 
+def test_from_bits_tokens_are_as_far_apart_as_their_bits():
+    torch.manual_seed(0)
+    config = RasterConfig(transformer=TransformerConfig(width=256, n_layers=1), neighbours=2)
+    prior = RasterPrior(config, bits=6, grid=(2, 3))
+    prior.start_from_bits()
+    codes = torch.arange(64)
+    differing = (((codes.unsqueeze(0) ^ codes.unsqueeze(1)).unsqueeze(2) >> torch.arange(6)) & 1).sum(dim=2)
+    for table in (prior.embedding.weight, prior.head.weight, *prior.neighbours.parameters()):
+        apart = torch.cdist(table[:64], table[:64]).square().detach()
+        for bits in range(1, 7):
+            assert apart[differing == bits].mean().item() == pytest.approx(256 * 4 * bits * 0.1**2 / 6, rel=0.15)
+        assert table[:64].std().item() == pytest.approx(0.1, rel=0.1)
+    assert not any(table[64].any() for table in prior.neighbours.parameters())
+    assert prior.loss(uneven_tokens()).item() == pytest.approx(math.log(64), rel=0.5)
+
+
 def test_dropout_acts_in_training_only(make_prior):
     prior, tokens = make_prior(dropout=0.5), uneven_tokens()
     assert torch.equal(prior.loss(tokens), prior.loss(tokens))

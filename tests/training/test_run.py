@@ -23,10 +23,11 @@ from bisquit.errors import BisquitError, ConfigError, FrameError, RunError, RunS
 from bisquit.features import FeatureNetwork
 from bisquit.frames.augment import Augmentation
 from bisquit.generate import load
-from bisquit.priors import Prior, RasterPrior
+from bisquit.priors import Prior, RasterConfig, RasterPrior
 from bisquit.tokenizer import Tokenizer
 from bisquit.tokens import tokenize
 from bisquit.training import FeaturesRecipe, PriorRecipe, TokenizerRecipe, train_features, train_prior, train_tokenizer
+from bisquit.transformer import TransformerConfig
 
 STAGES = ["tokenizer", "prior", "features"]
 
@@ -354,6 +355,16 @@ def test_a_prior_starts_from_another(train, watch, tmp_path: Path):
     losses = [loss for _, loss in watch.losses]
     assert np.mean(losses) == pytest.approx(last, rel=0.1)
     assert json.loads((tmp_path / "second" / "run.json").read_text())["data"]["start"] == begun.fingerprint()
+
+
+def test_a_prior_may_begin_from_bits(data, watch, tmp_path: Path):
+    recipe = PriorRecipe(RasterConfig(transformer=TransformerConfig(8, 1, 2, 12)), from_bits=True)
+    recipe = recipe.replace(training=recipe.training.replace(epochs=1, batch_size=4, learning_rate=1e-9, ema_decay=0))
+    prior = train_prior(recipe, data.tokens, data.valid_tokens, tmp_path)
+    assert isinstance(prior, RasterPrior)
+    table = prior.embedding.weight.detach()
+    assert (table[0] - table[1] - table[2] + table[3]).abs().max() < 1e-5  # bits add up
+    assert table.std() > 0.05
 
 
 def test_a_prior_does_not_start_from_one_of_another_shape(train, make_prior, tmp_path: Path):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from bisquit.config import Settings
-from bisquit.errors import ShapeError, TokenError
+from bisquit.errors import ConfigError, ShapeError, TokenError
 from bisquit.fingerprint import fingerprint
 
 
@@ -40,6 +40,10 @@ class Prior(nn.Module, ABC):
     @abstractmethod
     def loss(self, tokens: Tensor) -> Tensor:
         """Return the training loss of tokens (B, h, w), in nats a token. Raises ShapeError on another grid."""
+
+    def start_from_bits(self) -> None:
+        """Draw weights anew so that tokens begin as alike as their bits. Raises ConfigError if this prior cannot."""
+        raise ConfigError(f"a {type(self).__name__} cannot start from bits: train it without")
 
     def fingerprint(self) -> str:
         """Return 16 hexadecimal digits that name this prior: its configuration and every weight, as float32."""

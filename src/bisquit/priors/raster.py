@@ -83,6 +83,20 @@ class RasterPrior(SequentialPrior):
         else:
             self.angles = None
 
+    @torch.no_grad()
+    def start_from_bits(self) -> None:
+        """Draw what stands for each token in the inputs and in the head as a sum of vectors for its bits.
+
+        Tokens that differ in one bit look alike, and so are then their vectors, before training has told: it goes
+        faster, most of all for rare ones. (As `__init__` has it, each token begins by itself.)
+        """
+        codes = torch.arange(self.codebook_size, device=self.start_vector.device).unsqueeze(1)
+        signs = (codes >> torch.arange(self.bits, device=codes.device) & 1) * 2.0 - 1  # (codebook, bits)
+        for table in (self.embedding.weight, self.head.weight, *self.neighbours.parameters()):
+            vectors = torch.randn(self.bits, table.shape[1], device=codes.device) * (0.1 / self.bits**0.5)
+            table.zero_()  # a neighbour's last row is for none
+            table[: self.codebook_size] = signs @ vectors
+
     def logits(self, tokens: Tensor) -> Tensor:
         """Return the logits (B, h w, codebook) of each token of (B, h, w) given those before it, in one pass."""
         self.check(tokens)

@@ -151,6 +151,8 @@ def train_prior(
     wanted = _record("prior", recipe, data, preset, sources)
     torch.manual_seed(derive_seed(recipe.training.seed, "weights"))
     prior = build_prior(recipe.prior, tokenizer.bits, tokens.grid)
+    if recipe.from_bits:
+        prior.start_from_bits()
     if start is not None:
         _start_from(prior, start)
     encode = prepared_encode(tokenizer) if isinstance(tokens, FreshTokens) else None
