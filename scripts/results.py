@@ -46,9 +46,9 @@ def main() -> None:
     options = parser.parse_args()
     figures = {name: measure(name, options) for name in MODELS}
     valid = load_frames(options.valid_frames)
-    write_frame(reconstructions(valid), IMAGES / "reconstructions.png")
+    write_frame(reconstructions(valid), IMAGES / "reconstructions.jpg")
     for name in MODELS:
-        bisquit("sample", "--model", name, "-n", "16", "--seed", "0", "-o", IMAGES / f"{name}-samples.png")
+        bisquit("sample", "--model", name, "-n", "16", "--seed", "0", "-o", IMAGES / f"{name}-samples.jpg")
     with atomic_file(ROOT / "docs" / "results.md") as partial:
         partial.write_text(page(figures, options))
     print(json.dumps(figures))
@@ -67,7 +67,7 @@ def measure(name: str, options: argparse.Namespace) -> Figures:
         bisquit(
             *("evaluate", "--model", name, "--frames", options.valid_frames, "--count-tokens", tokens),
             *("--samples", str(options.samples), "--real", options.frames),
-            *("--neighbours", IMAGES / f"{name}-nearest.png", "--json", output),
+            *("--neighbours", IMAGES / f"{name}-nearest.jpg", "--json", output),
         )
     figures: Figures = json.loads(output.read_text())
     if "train_bits_per_image" not in figures:
@@ -102,9 +102,9 @@ def page(figures: dict[str, Figures], options: argparse.Namespace) -> str:
     frames, valid_frames = Path(options.frames).name, Path(options.valid_frames).name
     any_figures = next(iter(figures.values()))
     sheets = [
-        f"### `{name}`\n\n![16 samples](images/{name}-samples.png)\n\n"
+        f"### `{name}`\n\n![16 samples](images/{name}-samples.jpg)\n\n"
         f"Of {options.samples:,} samples the 16 nearest to a frame that `{name}` was trained on, each above that "
-        f"frame:\n\n![Nearest](images/{name}-nearest.png)\n"
+        f"frame:\n\n![Nearest](images/{name}-nearest.jpg)\n"
         for name in figures
     ]
     return f"""# Results
@@ -127,7 +127,7 @@ is on [a third](scaling.md).
 PSNR is the mean of the frames'; sharpness is the mean strength of edges (Sobel) over that of the frames themselves.
 Frames, and under them what comes back from the tokens of {", ".join(f"`{name}`" for name in figures)}:
 
-![Reconstructions](images/reconstructions.png)
+![Reconstructions](images/reconstructions.jpg)
 
 ## Priors
 
