@@ -30,10 +30,10 @@ class PriorRecipe(Settings):
     """How to make a prior."""
 
     prior: PriorConfig = field(default_factory=RasterConfig)
-    from_bits: bool = False
-    """Begin with tokens as alike as their bits, instead of each by itself."""
     augmentation: Augmentation = field(default_factory=Augmentation)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    from_bits: bool = False
+    """Begin with tokens as alike as their bits, instead of each by itself."""
 
 
 @dataclass(frozen=True)
