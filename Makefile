@@ -58,7 +58,7 @@ scaling: $(VENV)/.bench ## Fit how loss falls with size, tokens and compute, wri
 		{ echo "make scaling needs TOKENIZER=... FRAMES=... VALID_FRAMES=..." >&2; exit 1; }
 	$(BIN)/python scripts/scaling.py --tokenizer '$(TOKENIZER)' --frames '$(FRAMES)' --valid-frames '$(VALID_FRAMES)' $(ARGS)
 
-tokenizers: $(VENV)/.setup ## Vary the best preset's tokenizer, sharpen its decoder, write docs/tokenizers.md: FRAMES=... VALID_FRAMES=..., two hours
+tokenizers: $(VENV)/.setup ## Vary the best preset's tokenizer, sharpen its decoder, write docs/tokenizers.md: FRAMES=... VALID_FRAMES=..., some hours
 	@test -n "$(FRAMES)" -a -n "$(VALID_FRAMES)" || { echo "make tokenizers needs FRAMES=... VALID_FRAMES=..." >&2; exit 1; }
 	$(BIN)/python scripts/tokenizer_study.py --frames '$(FRAMES)' --valid-frames '$(VALID_FRAMES)' $(ARGS)
 

@@ -20,10 +20,11 @@ from typing import Any
 import numpy as np
 import torch
 from seed_results import bisquit, parameters
+from tokenizer_study import reconstructions
 
 from bisquit.atomic import atomic_file
 from bisquit.evaluation import likelihood
-from bisquit.frames import FrameSet, contact_sheet, load_frames, write_frame
+from bisquit.frames import load_frames, write_frame
 from bisquit.generate import Pipeline, load
 from bisquit.priors import SequentialPrior
 from bisquit.tokens import TokenSet
@@ -46,7 +47,8 @@ def main() -> None:
     options = parser.parse_args()
     figures = {name: measure(name, options) for name in MODELS}
     valid = load_frames(options.valid_frames)
-    write_frame(reconstructions(valid), IMAGES / "reconstructions.jpg")
+    shown = valid[np.linspace(0, len(valid) - 1, SHOWN).astype(np.int64)]
+    write_frame(reconstructions(shown, [load(name).tokenizer for name in MODELS]), IMAGES / "reconstructions.jpg")
     for name in MODELS:
         bisquit("sample", "--model", name, "-n", "16", "--seed", "0", "-o", IMAGES / f"{name}-samples.jpg")
     with atomic_file(ROOT / "docs" / "results.md") as partial:
@@ -85,16 +87,6 @@ def train_bits(model: Pipeline, tokens: TokenSet) -> float:
     generator = torch.Generator().manual_seed(0)
     rows = torch.randperm(len(tokens), generator=generator)[:PICKED].numpy()
     return likelihood(model.prior, tokens.tokens[rows], batch_size=32).bits_per_image
-
-
-def reconstructions(valid: FrameSet) -> np.ndarray:
-    """Lay out some valid frames, and under them what comes back from each model's tokens."""
-    shown = valid[np.linspace(0, len(valid) - 1, SHOWN).astype(np.int64)]
-    rows = [shown]
-    for name in MODELS:
-        tokenizer = load(name).tokenizer
-        rows.append(tokenizer.decode(tokenizer.encode(torch.from_numpy(shown)), (valid.height, valid.width)).numpy())
-    return contact_sheet(np.concatenate(rows), columns=SHOWN)
 
 
 def page(figures: dict[str, Figures], options: argparse.Namespace) -> str:

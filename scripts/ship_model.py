@@ -57,7 +57,7 @@ def main() -> None:
     fingerprint = load_tokenizer(folder / TOKENIZER_FILE).fingerprint()
     save_prior(SavedPrior(model.prior, model.frame_size, fingerprint), folder / PRIOR_FILE, torch.float16)
     figures = measure(folder, options.frames, options.valid_frames)
-    (folder / "README.md").write_text(card(options.name, options.run, tokenizer_run, figures))
+    (folder / "README.md").write_text(card(options.name, options.run, tokenizer_run, tokenizer, figures))
 
 
 def encode_alike(one: Tokenizer, other: Tokenizer) -> bool:
@@ -113,9 +113,9 @@ def changed_flags(recipe: Mapping[str, Any], preset: Mapping[str, Any]) -> list[
     return flags
 
 
-def card(name: str, run: Path, tokenizer_run: Path, figures: dict[str, Any]) -> str:
+def card(name: str, run: Path, tokenizer_run: Path, tokenizer: Tokenizer, figures: dict[str, Any]) -> str:
     """Return the model's card as Markdown."""
-    record, tokenizer = RunRecord.load(run), load(run).tokenizer
+    record = RunRecord.load(run)
     commands = "\n".join(f"      {command}" for command in history(tokenizer_run) + history(run))
     return f"""---
 license: cc-by-sa-4.0

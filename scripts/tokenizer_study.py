@@ -3,7 +3,7 @@
     python scripts/tokenizer_study.py --frames 'FRAMES/train-0*.parquet' --valid-frames FRAMES/valid-00.parquet \\
         --finished runs/best/tokenizer
 
-Two hours on two cores; `--plan` lists the runs. The decoder of a finished tokenizer is sharpened, its encoder, and so
+Some hours on two cores; `--plan` lists the runs. The decoder of a finished tokenizer is sharpened, its encoder, and so
 its tokens, left alone; then the `best` preset's tokenizer is varied one thing at a time, on a short budget. Every
 training is a `bisquit` command, printed before it runs; what is done already is not done again, a training that was
 interrupted goes on, and the page is written anew after each run, from what there is. The last line is one JSON object.
@@ -185,20 +185,20 @@ def write(work: Work) -> None:
         if name == "sharpened" and options.finished:
             models = {"the finished one": options.finished, **models}
         if models:
-            sheet = reconstructions(shown, [load(model).tokenizer for model in models.values()])
+            sheet = reconstructions(shown, [load(model).tokenizer for model in models.values()], ENLARGED)
             write_frame(sheet, options.docs / "images" / f"tokenizers-{name}.jpg")
             drawn[name] = list(models)
     with atomic_file(options.docs / "tokenizers.md") as partial:
         partial.write_text(page(work, figures, drawn))
 
 
-def reconstructions(frames: np.ndarray, tokenizers: Sequence[Tokenizer]) -> np.ndarray:
+def reconstructions(frames: np.ndarray, tokenizers: Sequence[Tokenizer], enlarged: int = 1) -> np.ndarray:
     """Lay out frames (N, H, W, 3), and under them, row after row, what comes back from each tokenizer's tokens."""
     size = (frames.shape[1], frames.shape[2])
     x = torch.from_numpy(frames)
     remade = [tokenizer.decode(tokenizer.encode(x), size).numpy() for tokenizer in tokenizers]
-    enlarged = np.concatenate([frames, *remade]).repeat(ENLARGED, axis=1).repeat(ENLARGED, axis=2)
-    return contact_sheet(enlarged, columns=len(frames))
+    rows = np.concatenate([frames, *remade]).repeat(enlarged, axis=1).repeat(enlarged, axis=2)
+    return contact_sheet(rows, columns=len(frames))
 
 
 COLUMNS = (

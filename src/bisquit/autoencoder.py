@@ -189,6 +189,11 @@ def _float64(convolution: nn.Module) -> tuple[Tensor, Tensor]:
     return convolution.weight.detach().double(), convolution.bias.detach().double()
 
 
+def patch_grid(height: int, width: int, patch_size: int) -> tuple[int, int]:
+    """Return how many rows and columns of patches a frame has; a patch that is begun counts."""
+    return -(-height // patch_size), -(-width // patch_size)
+
+
 def pad_to_patches(x: Tensor, patch_size: int) -> Tensor:
     """Grow frames (B, 3, H, W) at the right and the bottom, edges repeated, until `patch_size` divides H and W."""
     bottom, right = -x.shape[2] % patch_size, -x.shape[3] % patch_size
@@ -197,11 +202,16 @@ def pad_to_patches(x: Tensor, patch_size: int) -> Tensor:
 
 def to_float(frames: Tensor) -> Tensor:
     """Turn frames, uint8 (B, H, W, 3), into float32 (B, 3, H, W) in [-0.5, 0.5]. Raises ShapeError on other arrays."""
+    check_frames(frames)
+    return frames.permute(0, 3, 1, 2).to(torch.float32) / 255 - 0.5  # stays channels-last, which convolutions like
+
+
+def check_frames(frames: Tensor) -> None:
+    """Raise ShapeError unless frames are uint8 (B, H, W, 3), none empty."""
     if frames.dtype != torch.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or frames.numel() == 0:
         raise ShapeError(
             f"frames are {frames.dtype} {tuple(frames.shape)}: they must be uint8 (B, H, W, 3), none empty"
         )
-    return frames.permute(0, 3, 1, 2).to(torch.float32) / 255 - 0.5  # stays channels-last, which convolutions like
 
 
 def to_uint8(x: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from bisquit.autoencoder import AutoEncoderConfig, PatchAutoEncoder, pad_to_patches, to_float, to_uint8
+from bisquit.autoencoder import AutoEncoderConfig, PatchAutoEncoder, pad_to_patches, patch_grid, to_float, to_uint8
 from bisquit.config import Settings
 from bisquit.errors import ShapeError
 from bisquit.fingerprint import fingerprint
@@ -66,7 +66,7 @@ class Tokenizer(nn.Module):
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Return the grid (h, w) of tokens of a frame of height x width pixels; a patch that is begun counts."""
-        return -(-height // self.patch_size), -(-width // self.patch_size)
+        return patch_grid(height, width, self.patch_size)
 
     def forward(self, x: Tensor) -> TokenizerOutput:
         """Reconstruct frames (B, 3, H, W) in [-0.5, 0.5] through their tokens; patches must divide H and W."""

@@ -109,15 +109,18 @@ def repair(path: Path, output: Path, model: str, device: str) -> None:
         raise CodecError(f"{output} is the archive itself: name another file")
     codec = load_codec(model, device)
     with Archive(path) as opened:
-        kept = {}
+        kept, others = {}, 0
         for entry in opened:
-            if entry.name not in kept and (_is_of_another(codec, opened, entry) or _is_sound(codec, opened, entry)):
+            if entry.name in kept:
+                continue
+            is_of_another = _is_of_another(codec, opened, entry)
+            if is_of_another or _is_sound(codec, opened, entry):
                 kept[entry.name] = entry
+                others += is_of_another
         warn_of_lost(opened)
         if not kept:
             raise CodecError(f"{path}: no picture can be read, so that {output} is not written")
         archive.write(output, ((name, opened.read(entry)) for name, entry in kept.items()))
-        others = sum(_is_of_another(codec, opened, entry) for entry in kept.values())
     said = f", of which {others:,} of other models could not be checked" if others else ""
     click.echo(f"{counted_pictures(len(kept))} in {output}{said}; {len(opened) - len(kept):,} left out")
 

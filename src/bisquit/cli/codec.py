@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -57,9 +58,8 @@ def read_sources(sources: Iterable[str], size: tuple[int, int] | None, skip_bad:
         else:
             frames = read_frames(source, size, skip_bad)
             found.append(Source(frames.names, frames))
-    names = [name for source in found for name in source.names]
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
+    counts = Counter(name for source in found for name in source.names)
+    if twice := next((name for name, count in counts.items() if count > 1), None):
         raise CodecError(f"two pictures are named {twice}: compress their folders one by one")
     return found
 

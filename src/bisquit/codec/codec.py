@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from bisquit.autoencoder import patch_grid
 from bisquit.codec import coding, picture_file
 from bisquit.engine import Backend, prepare
 from bisquit.engine.integer_tokenizer import IntegerTokenizer
@@ -80,7 +81,7 @@ class Codec:
 
     def _fits(self, size: tuple[int, int]) -> bool:
         """Whether the patches of pictures of a size (H, W) are the model's grid; one that is begun counts."""
-        return tuple(-(-side // self._patch_size) for side in size) == self.grid
+        return patch_grid(*size, self._patch_size) == self.grid
 
     def _misfit(self, size: tuple[int, int]) -> str:
         height, width = self.frame_size

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from bisquit.engine import EnginePrior, IntegerPrior
-from bisquit.engine.arithmetic import CHANCE_ONE, exp2
+from bisquit.engine.arithmetic import CHANCE_ONE, LOG2_E, exp2
 from bisquit.errors import CodecError, ModelError
 from bisquit.priors import SequentialPrior
 from bisquit.progress import Progress
@@ -27,7 +27,6 @@ from bisquit.progress import Progress
 TOTAL_BITS = 24
 TOTAL = 2**TOTAL_BITS
 """What the frequencies of a token sum to; the smallest chance is 1 / TOTAL."""
-LOG2_E = 1.4426950216293335  # as float32 has it
 
 Choose = Callable[[int, np.ndarray], np.ndarray]
 """Called with a step and its frequencies, int64 (B, codebook); returns the tokens of that step, int64 (B,)."""

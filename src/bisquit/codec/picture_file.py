@@ -45,12 +45,10 @@ def pack(content: bytes, fingerprint: bytes, size: tuple[int, int] | None = None
     side is not in 1 to 4096 or the content too long.
     """
     require(len(content) <= MOST_CONTENT, "content", f"{len(content)} bytes long", f"at most {MOST_CONTENT}")
-    packed_size = b""
     if size is not None:
         for name, side in zip(("height", "width"), size, strict=True):
             require(1 <= side <= LARGEST_SIDE, name, side, f"between 1 and {LARGEST_SIDE}")
-        packed_size = ((size[0] - 1) << 12 | (size[1] - 1)).to_bytes(3, "big")
-    start = MAGIC + bytes([VERSION << 4 | (HAS_SIZE if size else 0)]) + fingerprint[:2]
+    start, packed_size = _around_checksum(fingerprint[:2], size)
     check = checksum(fingerprint, start, packed_size, content)
     return start + check.to_bytes(4, "big") + packed_size + content
 
@@ -84,10 +82,15 @@ def verify(file: PictureFile, fingerprint: bytes) -> None:
     """Raise CodecError if a file is another model's or damaged. fingerprint: the model's, 8 bytes."""
     if file.model != fingerprint[:2]:
         raise CodecError(f"the picture is of model {file.model.hex()}..., this model is {fingerprint.hex()}")
-    flags = HAS_SIZE if file.size else 0
-    size = ((file.size[0] - 1) << 12 | (file.size[1] - 1)).to_bytes(3, "big") if file.size else b""
-    if checksum(fingerprint, MAGIC + bytes([VERSION << 4 | flags]) + file.model, size, file.content) != file.checksum:
+    if checksum(fingerprint, *_around_checksum(file.model, file.size), file.content) != file.checksum:
         raise CodecError("the picture is damaged, or of a model whose fingerprint begins alike: its checksum differs")
+
+
+def _around_checksum(model: bytes, size: tuple[int, int] | None) -> tuple[bytes, bytes]:
+    """Return what a header has before its checksum, and behind it."""
+    flags = HAS_SIZE if size else 0
+    packed = b"" if size is None else ((size[0] - 1) << 12 | (size[1] - 1)).to_bytes(3, "big")
+    return MAGIC + bytes([VERSION << 4 | flags]) + model, packed
 
 
 def checksum(*parts: bytes) -> int:

@@ -20,6 +20,8 @@ SIGNED_LIMIT = 127
 UNSIGNED_LIMIT = 255
 SMALLEST_LARGEST = 1e-30  # rows of zeros are divided by this
 
+LOG2_E = 1.4426950408889634  # written out, for libraries of functions may differ
+
 # 2**f - 1 on [-1/2, 1/2] is a polynomial in f without its constant: relative error 1e-7 before rounding.
 EXP2 = (
     0.6931470036506653,

@@ -20,12 +20,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bisquit.engine import arithmetic
-from bisquit.engine.arithmetic import Codes, to_codes
+from bisquit.engine.arithmetic import LOG2_E, Codes, to_codes
 from bisquit.errors import ModelError, ShapeError
 from bisquit.priors import RasterConfig, RasterPrior, SequentialPrior
 from bisquit.transformer import Block, turn_pairs
 
-LOG2_E = 1.4426950408889634
 MOST_STEPS = 32767  # sums of chances stay below 2**31
 
 

@@ -6,8 +6,8 @@ learned positions; 5 epochs each. The design leaves the transformer's rate and b
 warm-up, in batches of 16, learnt most of what was tried. Both keep averaged weights.
 
 `small` is hardly larger and learns better: Muon, a falling rate, frames flipped and shifted, the tokens above a place
-in its prior's input, which begins with tokens as alike as their bits. It takes an hour on two cores. `best` is what
-some hours there can train well: a deeper decoder, six layers of width 256.
+in its prior's input, which begins with tokens as alike as their bits. `best` is what some hours on two cores can train
+well: a deeper decoder, six layers of width 256.
 
 `demo` is as small as shows the whole in minutes on two cores, from the bundled frames alone.
 
