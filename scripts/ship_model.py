@@ -1,10 +1,11 @@
-"""Put a trained model into the package: its weights as float16, and a card.
+"""Put a trained model into the package: its weights rounded, and a card.
 
     python scripts/ship_model.py --run runs/seed/prior-learned --name seed \\
         --frames 'FRAMES/train-0*.parquet' --valid-frames FRAMES/valid-00.parquet
 
-The tokenizer that ships is the rounded one, and the prior is bound to its fingerprint; the card's figures are measured
-on what ships, and its commands are those of the runs.
+Matrices are rounded to int8, row by row as the integer engine rounds them, all else to float16. The tokenizer that
+ships is the rounded one, and the prior is bound to its fingerprint; the card's figures are measured on what ships, and
+its commands are those of the runs.
 """
 
 from __future__ import annotations
@@ -53,9 +54,9 @@ def main() -> None:
     if not encode_alike(tokenizer, model.tokenizer):
         raise ModelError(f"{tokenizer_run} makes other tokens than those that the prior of {options.run} is over")
     folder = WEIGHTS / options.name
-    save_tokenizer(tokenizer, folder / TOKENIZER_FILE, torch.float16)
+    save_tokenizer(tokenizer, folder / TOKENIZER_FILE, torch.int8)
     fingerprint = load_tokenizer(folder / TOKENIZER_FILE).fingerprint()
-    save_prior(SavedPrior(model.prior, model.frame_size, fingerprint), folder / PRIOR_FILE, torch.float16)
+    save_prior(SavedPrior(model.prior, model.frame_size, fingerprint), folder / PRIOR_FILE, torch.int8)
     figures = measure(folder, options.frames, options.valid_frames)
     (folder / "README.md").write_text(card(options.name, options.run, tokenizer_run, tokenizer, figures))
 
@@ -141,7 +142,8 @@ Paints SuperTuxKart frames of {figures["width_px"]} x {figures["height_px"]} pix
 
 {commands}
 
-  Shipped with `scripts/ship_model.py`, which rounds weights to float16; the figures are of the rounded ones.
+  Shipped with `scripts/ship_model.py`, which rounds matrices to int8, row by row, and all else to float16; the
+  figures are of the rounded weights.
 - **Limits**: it has seen twenty tracks of one game, and paints nothing else. Its pictures are blurry, for a token has
   {tokenizer.bits} bits for {3 * tokenizer.patch_size**2} values and the auto-encoder minimises squared error. Karts
   and signs melt.

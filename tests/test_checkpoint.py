@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from bisquit import checkpoint
 from bisquit.checkpoint import SavedPrior, load_prior, load_tokenizer, save_prior, save_tokenizer
+from bisquit.engine import IntegerPrior
 from bisquit.errors import ModelError
 from bisquit.priors import RasterPrior
 from bisquit.tokenizer import Tokenizer
@@ -36,6 +37,10 @@ def prior_file(make_prior, tmp_path: Path) -> Path:
 def description(path: Path) -> dict[str, Any]:
     with safe_open(path, framework="pt") as file:
         return json.loads(file.metadata()["bisquit"])
+
+
+def metadata_of(path: Path) -> dict[str, str]:
+    return {"bisquit": json.dumps(description(path))}
 
 
 def rewrite(path: Path, **changes: Any) -> None:
@@ -93,6 +98,54 @@ def test_weights_saved_in_half_come_back_as_float32(make_tokenizer, tmp_path: Pa
     for name, value in loaded.state_dict().items():
         assert value.dtype == torch.float32
         assert torch.equal(value, saved.state_dict()[name].to(dtype).float())
+
+
+def test_int8_rounds_each_row_of_a_matrix_as_the_engine_does(make_prior, tmp_path: Path):
+    saved = make_prior(bits=5, grid=(3, 2), neighbours=2)
+    save_prior(SavedPrior(saved, (11, 8), "feed"), tmp_path / "p", torch.int8)
+    loaded = load_prior(tmp_path / "p").prior
+    assert isinstance(loaded, RasterPrior)
+    for name, value in loaded.state_dict().items():
+        whole = saved.state_dict()[name]
+        if whole.ndim < 2:
+            assert torch.equal(value, whole.half().float())
+        else:
+            step = whole.flatten(1).abs().amax(dim=1) / 127
+            assert ((value - whole).flatten(1).abs().amax(dim=1) <= 0.501 * step).all()
+    for ours, theirs in zip(IntegerPrior(loaded).blocks, IntegerPrior(saved).blocks, strict=True):
+        assert torch.equal(ours.qkv.codes, theirs.qkv.codes)
+
+
+def test_int8_keeps_the_shape_of_convolutions_and_is_small(make_tokenizer, tmp_path: Path):
+    saved = make_tokenizer(width=32)
+    save_tokenizer(saved, tmp_path / "bytes", torch.int8)
+    save_tokenizer(saved, tmp_path / "half", torch.float16)
+    assert (tmp_path / "bytes").stat().st_size < 0.7 * (tmp_path / "half").stat().st_size
+    loaded = load_tokenizer(tmp_path / "bytes")
+    assert all(value.dtype == torch.float32 for value in loaded.state_dict().values())
+    assert {name: value.shape for name, value in loaded.state_dict().items()} == {
+        name: value.shape for name, value in saved.state_dict().items()
+    }
+
+
+@pytest.mark.parametrize("steps", [None, torch.ones(1), torch.ones(2, 2)], ids=["none", "one", "square"])
+def test_int8_without_a_step_for_each_row_is_refused(make_tokenizer, tmp_path: Path, steps: torch.Tensor | None):
+    path = tmp_path / "t"
+    save_tokenizer(make_tokenizer(), path, torch.int8)
+    tensors = load_file(path)
+    name = next(name for name in tensors if name.endswith(checkpoint.STEP))
+    del tensors[name]
+    save_file(tensors | ({} if steps is None else {name: steps}), path, metadata=metadata_of(path))
+    assert "do not fit together" in refusal(load_tokenizer, path)
+
+
+def test_weights_that_are_not_finite_cannot_be_rounded(make_tokenizer, tmp_path: Path):
+    broken = make_tokenizer()
+    with torch.no_grad():
+        next(broken.parameters()).fill_(torch.nan)
+    with pytest.raises(ModelError, match="not finite"):
+        save_tokenizer(broken, tmp_path / "t", torch.int8)
+    assert not (tmp_path / "t").exists()
 
 
 def test_files_are_safetensors_that_say_what_they_are(tokenizer_file: Path, prior_file: Path):

@@ -4,6 +4,9 @@ A model is a folder with `tokenizer.safetensors` and, once a prior is trained, `
 by which models are judged, is a folder with `features.safetensors`. The metadata of each file holds, under the key
 `bisquit`, JSON with the format's version, the part's kind and its configuration; the prior's names the fingerprint of
 the tokenizer that its tokens come from. Nothing in these files is ever run.
+
+Weights are written as float32, as float16, or as int8, half as large again: then each row of a matrix has a step of its
+own, in a tensor beside it, as the integer engine rounds it, and what is no matrix is float16.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from torch import Tensor, nn
 
 from bisquit.atomic import atomic_file
 from bisquit.config import parse_settings
+from bisquit.engine.arithmetic import to_codes
 from bisquit.errors import ConfigError, ModelError
 from bisquit.features import FeatureNetwork, FeatureNetworkConfig
 from bisquit.priors import Prior, PriorConfig, build_prior
@@ -30,6 +34,8 @@ FORMAT_VERSION = 1
 TOKENIZER_FILE = "tokenizer.safetensors"
 PRIOR_FILE = "prior.safetensors"
 FEATURES_FILE = "features.safetensors"
+STEP = ".step"
+"""Behind a matrix's name: the steps of its rows."""
 
 _ARTICLES = {"tokenizer": "a tokenizer", "prior": "a prior", "features": "a feature network", "tokens": "tokens"}
 
@@ -148,13 +154,30 @@ def read_tensors(path: str | os.PathLike[str], part: str) -> tuple[dict[str, Ten
 
 
 def _weights(module: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:
-    return {name: value.detach().to("cpu", dtype).contiguous() for name, value in module.state_dict().items()}
+    weights = {name: value.detach().cpu() for name, value in module.state_dict().items()}
+    if dtype != torch.int8:
+        return {name: value.to(dtype).contiguous() for name, value in weights.items()}
+    tensors = {}
+    for name, value in weights.items():
+        if not value.isfinite().all():
+            raise ModelError(f"{name} has weights that are not finite: they cannot be rounded to int8")
+        if value.ndim < 2:
+            tensors[name] = value.half()
+            continue
+        rows = to_codes(value.float().flatten(1))
+        tensors[name] = rows.codes.to(torch.int8).view(value.shape)
+        tensors[name + STEP] = rows.step[:, 0]
+    return tensors
 
 
 def _load_weights(module: nn.Module, tensors: Mapping[str, Tensor], path: str | os.PathLike[str]) -> None:
+    weights = dict(tensors)
     try:
-        module.load_state_dict({name: value.float() for name, value in tensors.items()})
-    except RuntimeError as error:
+        for name, codes in tensors.items():
+            if codes.dtype == torch.int8:
+                weights[name] = codes * weights.pop(name + STEP).view(codes.shape[:1] + (1,) * (codes.ndim - 1))
+        module.load_state_dict({name: value.float() for name, value in weights.items()})
+    except (KeyError, RuntimeError) as error:
         raise ModelError(f"{path}: weights and configuration do not fit together") from error
 
 
