@@ -2,54 +2,15 @@
 
 #pragma once
 
-#include <cstdlib>
-#include <functional>
-#include <memory>
-#include <new>
 #include <optional>
-#include <stdexcept>
 #include <string>
 #include <vector>
 
+#include "arrays.hpp"
 #include "model.hpp"
+#include "tokenizer.hpp"
 
 namespace bisquit {
-
-inline void require(bool holds, const std::string& message) {
-    if (!holds) throw std::invalid_argument(message);
-}
-
-// Zeros on whole cache lines, which the system gives as they are touched.
-template <class T>
-class Buffer {
-  public:
-    Buffer() = default;
-    explicit Buffer(size_t count) {
-        if (count > SIZE_MAX / sizeof(T) - LINE) throw std::bad_alloc();
-        base.reset(std::calloc(count * sizeof(T) + LINE, 1));
-        if (!base) throw std::bad_alloc();
-        first = reinterpret_cast<T*>((reinterpret_cast<uintptr_t>(base.get()) + LINE - 1) / LINE * LINE);
-    }
-    T* data() const { return first; }
-
-  private:
-    static constexpr size_t LINE = 64;
-    struct Free {
-        void operator()(void* p) const { std::free(p); }
-    };
-    std::unique_ptr<void, Free> base;
-    T* first = nullptr;
-};
-
-// An array that someone else owns, rows last: float32, or int8 where `codes` is set, or int32 where `integers` is.
-struct Array {
-    const float* floats = nullptr;
-    const int8_t* codes = nullptr;
-    const int32_t* integers = nullptr;
-    std::vector<size_t> shape;
-};
-
-using Find = std::function<std::optional<Array>(const std::string& name)>;
 
 // A model packed for decoding. Throws std::invalid_argument where arrays are missing, of another shape, not finite or
 // out of their range.
@@ -66,13 +27,55 @@ class PackedModel {
 
     Model packed;
     std::vector<Block> blocks;
-    std::vector<Buffer<float>> floats;
-    std::vector<Buffer<int8_t>> bytes;
-    std::vector<Buffer<int32_t>> integers;
+    Room room;
+};
+
+struct Kernels {
+    const char* name;
+    Decode float32;
+    Decode int8;
+    TokenizerKernels tokenizer;
 };
 
 // The kernels that this processor can run, the fastest first.
 std::vector<const Kernels*> usable_kernels();
+
+// Those of a name, the fastest if it is empty. Throws std::invalid_argument if this processor cannot run them.
+const Kernels& find_kernels(const std::string& name);
+
+// A tokenizer packed for use: pictures to tokens and back, each by one thread, several at a time.
+class PackedTokenizer {
+  public:
+    // Throws std::invalid_argument as `PackedModel` does.
+    PackedTokenizer(const TokenizerShape& shape, const Find& find);
+    PackedTokenizer(const PackedTokenizer&) = delete;
+
+    // A batch of pictures of one size, and how to work on it.
+    struct Batch {
+        int count, height, width, threads;
+        const Kernels& kernels;
+    };
+    // frames: [count][height][width][3]. tokens: [count][rows][columns], of the grid. slopes: [count][rows][columns]
+    // [bits]. Throw std::invalid_argument where a number is out of its range.
+    void encode(const Batch& batch, const uint8_t* frames, int64_t* tokens) const;
+    void decode(const Batch& batch, const int64_t* tokens, uint8_t* frames) const;
+    void slopes(const Batch& batch, const int64_t* tokens, const uint8_t* frames, float* slopes) const;
+
+    const TokenizerShape& shape() const { return packed.shape; }
+    int rows(int height) const { return (height + shape().patch_size - 1) / shape().patch_size; }
+    int columns(int width) const { return rows(width); }
+
+  private:
+    Convolution convolution(const Find& find, const std::string& name, int taps, int inputs, int outputs);
+    std::vector<ResidualBlock> residual_blocks(const Find& find, const std::string& name, int count);
+    template <class Work>
+    void each(const Batch& batch, bool keeps_all, const Work& work) const;
+    void check(const Batch& batch, const int64_t* tokens) const;
+
+    TokenizerModel packed;
+    std::vector<ResidualBlock> encoder, decoder, decoder_back;
+    Room room;
+};
 
 // Pictures that are decoded together, each with a memory of its own. Not to be used by two threads at once.
 class Session {

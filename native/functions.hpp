@@ -1,5 +1,5 @@
-// exp2, gelu and log on vectors: the polynomials of src/bisquit/engine/arithmetic.py. Compiled without fused products
-// (int8.cpp) they give that module's bits; with them (float32.cpp) they are faster and as accurate.
+// exp2, gelu, its slope and log on vectors: the polynomials of src/bisquit/engine/arithmetic.py. Compiled without fused
+// products (int8.cpp) they give that module's bits; with them (float32.cpp) they are faster and as accurate.
 
 #pragma once
 
@@ -23,8 +23,8 @@ INLINE F exp2(F x) {
     return float_of(bits_of(p) + (bits_of(shifted) << 23));  // times a power of two
 }
 
-INLINE F gelu(F x) {
-    const F z = smaller(larger(x, fill(-5.2f)), fill(5.2f));
+// erf(z / sqrt(2)) for |z| up to 5.2.
+INLINE F erf(F z) {
     const F t = z * z;
     F p = fill(-3.2329118937184350216e-08f);
     p = p * t + 1.074865213013254106e-05f;
@@ -37,7 +37,15 @@ INLINE F gelu(F x) {
     q = q * t + 0.043216835707426071167f;
     q = q * t + 0.31774964928627014160f;
     q = q * t + 1.0f;
-    return x * 0.5f * (z * p / q + 1.0f);
+    return z * p / q;
+}
+
+INLINE F within_erf(F x) { return smaller(larger(x, fill(-5.2f)), fill(5.2f)); }
+
+INLINE F gelu(F x) { return x * 0.5f * (erf(within_erf(x)) + 1.0f); }
+
+INLINE F gelu_slope(F x) {
+    return (erf(within_erf(x)) + 1.0f) * 0.5f + x * (exp2(x * x * -0.7213475204444817f) * 0.3989422804014327f);
 }
 
 // The natural logarithm of normal x > 0, relative error 1e-7 but near 1.

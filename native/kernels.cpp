@@ -2,14 +2,23 @@
 
 #include "engine.hpp"
 
-#define BISQUIT_KERNELS(name)                                                  \
-    namespace name##_float32 {                                                 \
-        void decode_float32(const Model&, Group&, const Task&, Barrier&, int); \
-    }                                                                          \
-    namespace name##_int8 {                                                    \
-        void decode_int8(const Model&, Group&, const Task&, Barrier&, int);    \
-    }                                                                          \
-    const Kernels name##_kernels = {#name, name##_float32::decode_float32, name##_int8 ::decode_int8};
+#define BISQUIT_KERNELS(name)                                                                                 \
+    namespace name##_float32 {                                                                                \
+        void decode_float32(const Model&, Group&, const Task&, Barrier&, int);                                \
+    }                                                                                                         \
+    namespace name##_int8 {                                                                                   \
+        void decode_int8(const Model&, Group&, const Task&, Barrier&, int);                                   \
+    }                                                                                                         \
+    namespace name##_pictures {                                                                               \
+        void encode_picture(const TokenizerModel&, const Canvas&, const uint8_t*, int64_t*);                  \
+        void decode_picture(const TokenizerModel&, const Canvas&, const int64_t*, uint8_t*);                  \
+        void slopes_of_picture(const TokenizerModel&, const Canvas&, const int64_t*, const uint8_t*, float*); \
+    }                                                                                                         \
+    const Kernels name##_kernels = {                                                                          \
+        #name,                                                                                                \
+        name##_float32::decode_float32,                                                                       \
+        name##_int8 ::decode_int8,                                                                            \
+        {name##_pictures::encode_picture, name##_pictures::decode_picture, name##_pictures::slopes_of_picture}};
 
 namespace bisquit {
 
@@ -32,6 +41,12 @@ std::vector<const Kernels*> usable_kernels() {
 #endif
     usable.push_back(&baseline_kernels);
     return usable;
+}
+
+const Kernels& find_kernels(const std::string& name) {
+    for (const Kernels* kernels : usable_kernels())
+        if (name.empty() || name == kernels->name) return *kernels;
+    throw std::invalid_argument("there are no kernels '" + name + "' for this processor");
 }
 
 }  // namespace bisquit

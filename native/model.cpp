@@ -1,38 +1,20 @@
 // Models: from arrays as PyTorch has them to the layout that the kernels read.
 
 #include <algorithm>
-#include <cmath>
 
 #include "engine.hpp"
 
 namespace bisquit {
 namespace {
 
-std::string text(const std::vector<size_t>& shape) {
-    std::string out = "(";
-    for (size_t i = 0; i < shape.size(); ++i) out += (i ? ", " : "") + std::to_string(shape[i]);
-    return out + ")";
-}
-
-size_t product(const std::vector<size_t>& shape) {
-    size_t count = 1;
-    for (size_t n : shape) count *= n;
-    return count;
-}
-
 void check(const Shape& shape, double epsilon, bool is_int8) {
-    const auto within = [](const char* name, int value, int most, int least = 1) {
-        require(least <= value && value <= most, std::string(name) + " is " + std::to_string(value) +
-                                                     ": it must be between " + std::to_string(least) + " and " +
-                                                     std::to_string(most));
-    };
-    within("width", shape.width, 16384);
-    within("n_layers", shape.n_layers, 512);
-    within("n_heads", shape.n_heads, shape.width);
-    within("feed_forward", shape.feed_forward, 65536);
-    within("codebook", shape.codebook, 1 << 18);
-    within("length", shape.length, is_int8 ? 32767 : 1 << 20);
-    within("neighbours", shape.neighbours, 64, 0);
+    require_within("width", shape.width, 16384);
+    require_within("n_layers", shape.n_layers, 512);
+    require_within("n_heads", shape.n_heads, shape.width);
+    require_within("feed_forward", shape.feed_forward, 65536);
+    require_within("codebook", shape.codebook, 1 << 18);
+    require_within("length", shape.length, is_int8 ? 32767 : 1 << 20);
+    require_within("neighbours", shape.neighbours, 64, 0);
     require(shape.width % shape.n_heads == 0, "n_heads is " + std::to_string(shape.n_heads) +
                                                   ": it must divide the width " + std::to_string(shape.width));
     require(epsilon > 0 && epsilon < 1, "epsilon must be between 0 and 1");
@@ -55,10 +37,6 @@ class Packer {
     Matrix matrix(const std::string& name, int inputs, int outputs, bool heads_in = false, int parts = 0);
 
   private:
-    Array fetch(const std::string& name, const std::vector<size_t>& shape) const;
-    const float* floats(const std::string& name, const std::vector<size_t>& shape) const;
-    const int8_t* codes(const std::string& name, const std::vector<size_t>& shape) const;
-
     PackedModel& to;
     const Shape& shape;
     const Find& find;
@@ -99,42 +77,19 @@ PackedModel::PackedModel(bool is_int8, const Shape& shape, double epsilon, const
     packed.head = packer.matrix("head", shape.width, shape.codebook);
 }
 
-Array Packer::fetch(const std::string& name, const std::vector<size_t>& shape) const {
-    const std::optional<Array> array = find(name);
-    require(array.has_value(), name + " is missing");
-    require(array->shape == shape, name + " is " + text(array->shape) + ": it must be " + text(shape));
-    return *array;
-}
-
-const float* Packer::floats(const std::string& name, const std::vector<size_t>& shape) const {
-    const float* floats = fetch(name, shape).floats;
-    require(floats != nullptr, name + " must be float32");
-    require(std::all_of(floats, floats + product(shape), [](float x) { return std::isfinite(x); }),
-            name + " holds a number that is not finite: the model is damaged, or its training diverged");
-    return floats;
-}
-
-const int8_t* Packer::codes(const std::string& name, const std::vector<size_t>& shape) const {
-    const int8_t* codes = fetch(name, shape).codes;
-    require(codes != nullptr, name + " must be int8");
-    require(std::all_of(codes, codes + product(shape), [](int8_t c) { return c >= -127; }),
-            name + " holds -128: codes are between -127 and 127");
-    return codes;
-}
-
 const float* Packer::padded(const std::string& name, std::vector<size_t> shape, int stride) {
-    const float* from = floats(name, shape);
+    const float* from = floats(find, name, shape);
     const size_t columns = shape.back(), rows = product(shape) / columns;
-    float* out = to.floats.emplace_back(rows * stride).data();
+    float* out = to.room.floats.emplace_back(rows * stride).data();
     for (size_t row = 0; row < rows; ++row) std::copy_n(from + row * columns, columns, out + row * stride);
     return out;
 }
 
 const int32_t* Packer::around(const std::string& name) {
     const int length = shape.length, neighbours = shape.neighbours;
-    const int32_t* from = fetch(name, {size_t(length), size_t(neighbours)}).integers;
+    const int32_t* from = fetch(find, name, {size_t(length), size_t(neighbours)}).integers;
     require(from != nullptr, name + " must be int32");
-    int32_t* out = to.integers.emplace_back(size_t(length) * neighbours).data();
+    int32_t* out = to.room.integers.emplace_back(size_t(length) * neighbours).data();
     for (int step = 0; step < length; ++step)
         for (int n = 0; n < neighbours; ++n) {
             const size_t i = size_t(step) * neighbours + n;
@@ -164,22 +119,22 @@ Matrix Packer::matrix(const std::string& name, int inputs, int outputs, bool hea
     out.outputs = parts ? parts * shape.heads_stride() : round_up(outputs, PANEL);
 
     const std::vector<size_t> rows_columns{size_t(outputs), size_t(inputs)};
-    const float* from_bias = floats(name + ".bias", {size_t(outputs)});
-    const int8_t* from_codes = is_int8 ? codes(name + ".codes", rows_columns) : nullptr;
-    const float* from_weights = is_int8 ? nullptr : floats(name + ".weight", rows_columns);
-    const float* from_step = is_int8 ? floats(name + ".step", {size_t(outputs), 1}) : nullptr;
-    float* packed_bias = to.floats.emplace_back(out.outputs).data();
+    const float* from_bias = floats(find, name + ".bias", {size_t(outputs)});
+    const int8_t* from_codes = is_int8 ? codes(find, name + ".codes", rows_columns) : nullptr;
+    const float* from_weights = is_int8 ? nullptr : floats(find, name + ".weight", rows_columns);
+    const float* from_step = is_int8 ? floats(find, name + ".step", {size_t(outputs), 1}) : nullptr;
+    float* packed_bias = to.room.floats.emplace_back(out.outputs).data();
     out.bias = packed_bias;
     const size_t count = size_t(out.inputs) * out.outputs;
     float *weights = nullptr, *packed_step = nullptr;
     int8_t* packed_codes = nullptr;
     int32_t* correction = nullptr;
     if (is_int8) {
-        out.codes = packed_codes = to.bytes.emplace_back(count).data();
-        out.correction = correction = to.integers.emplace_back(out.outputs).data();
-        out.step = packed_step = to.floats.emplace_back(out.outputs).data();
+        out.codes = packed_codes = to.room.bytes.emplace_back(count).data();
+        out.correction = correction = to.room.integers.emplace_back(out.outputs).data();
+        out.step = packed_step = to.room.floats.emplace_back(out.outputs).data();
     } else {
-        out.weights = weights = to.floats.emplace_back(count).data();
+        out.weights = weights = to.room.floats.emplace_back(count).data();
     }
     for (int n = 0; n < outputs; ++n) {
         const int column = parts ? place(n) : n;

@@ -162,10 +162,4 @@ struct Barrier {
 // Decodes a group as thread `rank` of a team, until the task is done, a race is in doubt or the team is late.
 using Decode = void (*)(const Model&, Group&, const Task&, Barrier&, int rank);
 
-struct Kernels {
-    const char* name;
-    Decode float32;
-    Decode int8;
-};
-
 }  // namespace bisquit

@@ -8,6 +8,9 @@
 
 #include <algorithm>
 #include <atomic>
+#include <functional>
+#include <memory>
+#include <numeric>
 #include <stdexcept>
 
 #include "engine.hpp"
@@ -21,14 +24,20 @@ namespace {
 template <class T, int Dimensions>
 using In = nb::ndarray<const T, nb::ndim<Dimensions>, nb::c_contig, nb::device::cpu>;
 
+// A new array of a shape, filled by `fill(data, count)`.
+template <class T, class Fill>
+nb::ndarray<nb::numpy, T> made(std::initializer_list<size_t> shape, const Fill& fill) {
+    const size_t count = std::accumulate(shape.begin(), shape.end(), size_t(1), std::multiplies<size_t>());
+    std::unique_ptr<T[]> data(new T[count]);
+    fill(data.get(), count);
+    T* kept = data.release();
+    nb::capsule owner(kept, [](void* p) noexcept { delete[] static_cast<T*>(p); });
+    return nb::ndarray<nb::numpy, T>(kept, shape, owner);
+}
+
 template <class T>
 nb::ndarray<nb::numpy, T> copied(const T* data, std::initializer_list<size_t> shape) {
-    size_t count = 1;
-    for (size_t n : shape) count *= n;
-    T* copy = new T[count];
-    std::copy_n(data, count, copy);
-    nb::capsule owner(copy, [](void* p) noexcept { delete[] static_cast<T*>(p); });
-    return nb::ndarray<nb::numpy, T>(copy, shape, owner);
+    return made<T>(shape, [&](T* to, size_t count) { std::copy_n(data, count, to); });
 }
 
 // An entry of a dictionary of arrays, which must outlive what is returned. The casts copy nothing: other types fail.
@@ -62,6 +71,60 @@ void make_model(PackedModel* self, bool is_int8, int width, int n_layers, int n_
                 int length, int neighbours, float score_unit, double epsilon, const nb::dict& arrays) {
     const Shape shape{width, n_layers, n_heads, feed_forward, codebook, length, neighbours, score_unit};
     new (self) PackedModel(is_int8, shape, epsilon, [&](const std::string& name) { return find(arrays, name); });
+}
+
+// A tokenizer from keyword arguments of Python.
+void make_tokenizer(PackedTokenizer* self, int patch_size, int width, int bits, int encoder_blocks, int decoder_blocks,
+                    const nb::dict& arrays) {
+    const TokenizerShape shape{patch_size, width, bits, encoder_blocks, decoder_blocks};
+    new (self) PackedTokenizer(shape, [&](const std::string& name) { return find(arrays, name); });
+}
+
+using Frames = nb::ndarray<const uint8_t, nb::shape<-1, -1, -1, 3>, nb::c_contig, nb::device::cpu>;
+
+PackedTokenizer::Batch batch_of(size_t count, size_t height, size_t width, int threads, const std::string& kernels) {
+    for (size_t n : {count, height, width})
+        if (n > 1 << 20) throw std::invalid_argument(std::to_string(n) + " is too many pictures or pixels at a time");
+    return {static_cast<int>(count), static_cast<int>(height), static_cast<int>(width), threads, find_kernels(kernels)};
+}
+
+// Tokens must be those of frames of a batch's size.
+void check_grid(const PackedTokenizer& tokenizer, const PackedTokenizer::Batch& batch, const In<int64_t, 3>& tokens) {
+    const size_t rows = tokenizer.rows(batch.height), columns = tokenizer.columns(batch.width);
+    if (tokens.shape(0) != size_t(batch.count) || tokens.shape(1) != rows || tokens.shape(2) != columns)
+        throw std::invalid_argument("tokens must be (" + std::to_string(batch.count) + ", " + std::to_string(rows) +
+                                    ", " + std::to_string(columns) + ") for frames of this size");
+}
+
+nb::ndarray<nb::numpy, int64_t> encode(const PackedTokenizer& self, Frames frames, int threads,
+                                       const std::string& kernels) {
+    const auto batch = batch_of(frames.shape(0), frames.shape(1), frames.shape(2), threads, kernels);
+    return made<int64_t>({frames.shape(0), size_t(self.rows(batch.height)), size_t(self.columns(batch.width))},
+                         [&](int64_t* tokens, size_t) {
+                             const nb::gil_scoped_release release;
+                             self.encode(batch, frames.data(), tokens);
+                         });
+}
+
+nb::ndarray<nb::numpy, uint8_t> decode(const PackedTokenizer& self, In<int64_t, 3> tokens, size_t height, size_t width,
+                                       int threads, const std::string& kernels) {
+    const auto batch = batch_of(tokens.shape(0), height, width, threads, kernels);
+    check_grid(self, batch, tokens);
+    return made<uint8_t>({tokens.shape(0), height, width, 3}, [&](uint8_t* frames, size_t) {
+        const nb::gil_scoped_release release;
+        self.decode(batch, tokens.data(), frames);
+    });
+}
+
+nb::ndarray<nb::numpy, float> slopes(const PackedTokenizer& self, In<int64_t, 3> tokens, Frames frames, int threads,
+                                     const std::string& kernels) {
+    const auto batch = batch_of(frames.shape(0), frames.shape(1), frames.shape(2), threads, kernels);
+    check_grid(self, batch, tokens);
+    return made<float>({tokens.shape(0), tokens.shape(1), tokens.shape(2), size_t(self.shape().bits)},
+                       [&](float* slopes, size_t) {
+                           const nb::gil_scoped_release release;
+                           self.slopes(batch, tokens.data(), frames.data(), slopes);
+                       });
 }
 
 std::vector<std::string> kernel_names() {
@@ -161,6 +224,17 @@ NB_MODULE(_native, m) {
              "feed_forward"_a, "codebook"_a, "length"_a, "neighbours"_a, "score_unit"_a, "epsilon"_a, "arrays"_a,
              "Pack a model's arrays. Raises ValueError where one is missing, of another shape or type, not finite or "
              "out of range.");
+
+    nb::class_<PackedTokenizer>(m, "Tokenizer")
+        .def("__init__", &make_tokenizer, nb::kw_only(), "patch_size"_a, "width"_a, "bits"_a, "encoder_blocks"_a,
+             "decoder_blocks"_a, "arrays"_a,
+             "Pack a tokenizer's arrays. Raises ValueError where one is missing, of another shape or type, not finite "
+             "or out of range.")
+        .def("encode", &encode, "frames"_a, "threads"_a, "kernels"_a = "", "The tokens (B, h, w) of frames.")
+        .def("decode", &decode, "tokens"_a, "height"_a, "width"_a, "threads"_a, "kernels"_a = "",
+             "The frames (B, height, width, 3) of tokens.")
+        .def("slopes", &slopes, "tokens"_a, "frames"_a, "threads"_a, "kernels"_a = "",
+             "How the squared error changes with each bit (B, h, w, bits).");
 
     nb::class_<GuardedSession>(m, "Session")
         .def(nb::init<const PackedModel&, int, int, const std::string&>(), "model"_a, "batch"_a, "threads"_a,

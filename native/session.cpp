@@ -1,13 +1,12 @@
 // Sessions: the memory of pictures that are decoded together, and the threads that decode them.
 
 #include "engine.hpp"
+#include "threads.hpp"
 
 #include <algorithm>
 #include <atomic>
 #include <chrono>
-#include <future>
 #include <limits>
-#include <thread>
 
 namespace bisquit {
 namespace {
@@ -20,37 +19,13 @@ using Clock = std::chrono::steady_clock;
 constexpr auto BUSY = std::chrono::milliseconds(100);
 std::atomic<Clock::time_point> busy_until{Clock::time_point::min()};
 
-Decode choose(const std::string& name, bool is_int8) {
-    for (const Kernels* kernels : usable_kernels())
-        if (name.empty() || name == kernels->name) return is_int8 ? kernels->int8 : kernels->float32;
-    throw std::invalid_argument("there are no kernels '" + name + "' for this processor");
-}
-
-// Run work(0), work(1) ... on as many threads, this one among them. All start together, or none does.
-template <class Work>
-void run_threads(int count, const Work& work) {
-    std::promise<bool> all_there;
-    const std::shared_future<bool> go = all_there.get_future().share();
-    std::vector<std::thread> threads;
-    try {
-        for (int i = 1; i < count; ++i)
-            threads.emplace_back([&work, go, i] {
-                if (go.get()) work(i);
-            });
-    } catch (...) {
-        all_there.set_value(false);
-        for (std::thread& thread : threads) thread.join();
-        throw;
-    }
-    all_there.set_value(true);
-    work(0);
-    for (std::thread& thread : threads) thread.join();
-}
-
 }  // namespace
 
 Session::Session(const PackedModel& model, int batch, int threads, const std::string& kernels)
-    : model(model), batch(batch), decode(choose(kernels, model.is_int8)), threads(threads) {
+    : model(model),
+      batch(batch),
+      decode(model.is_int8 ? find_kernels(kernels).int8 : find_kernels(kernels).float32),
+      threads(threads) {
     require(1 <= batch && batch <= 1 << 16, "batch is " + std::to_string(batch) + ": it must be between 1 and 65536");
     require(1 <= threads && threads <= 1024,
             "threads is " + std::to_string(threads) + ": it must be between 1 and 1024");

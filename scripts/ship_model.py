@@ -27,7 +27,7 @@ from bisquit.config import Settings
 from bisquit.errors import ModelError
 from bisquit.generate import load
 from bisquit.presets import get_preset
-from bisquit.record import RunRecord
+from bisquit.record import RECORD_FILE, RunRecord
 from bisquit.tokenizer import Tokenizer
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "src" / "bisquit" / "weights"
@@ -91,14 +91,23 @@ def history(folder: Path) -> list[str]:
     """Return the commands that trained a model, one after another: those of the run that it started from come first."""
     record = RunRecord.load(folder)
     assert record.preset is not None
-    start = record.sources.get("start")
+    start = run_of(record.sources.get("start"))
     preset: Settings = getattr(get_preset(record.preset), record.stage)
     flags = [f"--preset {record.preset}", *changed_flags(record.recipe, preset.to_dict())]
     if record.stage == "prior":
         flags.append("--frames FRAMES" if "frames" in record.sources else "--tokens TOKENS")
-    flags += [f"--start {Path(start).name}"] if start else []
+    flags += [f"--start {start.name}"] if start else []
     command = f"bisquit train {record.stage} {' '.join(flags)} --out {folder.name}"
-    return [*(history(Path(start)) if start and Path(start).is_dir() else []), command]
+    stopped = "" if record.finished else "  # stopped before its end"
+    return [*(history(start) if start else []), command + stopped]
+
+
+def run_of(start: str | None) -> Path | None:
+    """Return the folder of the run that a model to start from is of; None without one."""
+    if start is None:
+        return None
+    model = Path(start)
+    return next((folder for folder in (model, model.parent) if (folder / RECORD_FILE).is_file()), None)
 
 
 def changed_flags(recipe: Mapping[str, Any], preset: Mapping[str, Any]) -> list[str]:

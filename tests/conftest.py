@@ -35,9 +35,16 @@ def make_tokenizer() -> MakeTokenizer:
     """A function that returns a tokenizer of random weights."""
 
     def make(
-        patch_size: int = 4, width: int = 8, depth: int = 1, bits: int = 3, seed: int = 0, **bsq: Any
+        patch_size: int = 4,
+        width: int = 8,
+        depth: int = 1,
+        bits: int = 3,
+        seed: int = 0,
+        decoder_depth: int = 0,
+        **bsq: Any,
     ) -> Tokenizer:
-        config = TokenizerConfig(AutoEncoderConfig(patch_size, width, depth), BSQConfig(bits=bits, **bsq))
+        autoencoder = AutoEncoderConfig(patch_size, width, depth, decoder_depth)
+        config = TokenizerConfig(autoencoder, BSQConfig(bits=bits, **bsq))
         tokenizer = Tokenizer(config)
         roughen(tokenizer, seed)
         return tokenizer.eval()

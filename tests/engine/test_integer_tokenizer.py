@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -12,8 +13,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from bisquit.engine.arithmetic import to_codes
-from bisquit.engine.integer_tokenizer import IntegerConv3x3, IntegerTokenizer
+from bisquit.engine.integer_tokenizer import IntegerConvolution, IntegerTokenizer
 from bisquit.errors import ModelError, ShapeError
+from bisquit.frames import load_frames
+from bisquit.generate import load
+from bisquit.quantizers.bsq import unpack_bits
 
 
 def test_tokens_and_pixels_are_near_those_of_the_tokenizer(make_tokenizer, make_noise) -> None:
@@ -78,7 +82,7 @@ def test_a_convolution_is_its_definition_to_the_last_bit() -> None:
     convolution = nn.Conv2d(5, 3, kernel_size=3, padding=1)
     nn.init.normal_(convolution.bias)
     x = torch.randn(2, 4, 6, 5) * 10
-    got = IntegerConv3x3(convolution)(x)
+    got = IntegerConvolution(convolution)(x)
     cells, weight = to_codes(x), to_codes(convolution.weight.detach().flatten(1))
     kernel = weight.codes.view_as(convolution.weight)
     for b, i, j, o in itertools.product(range(2), range(4), range(6), range(3)):
@@ -94,6 +98,32 @@ def test_a_convolution_is_its_definition_to_the_last_bit() -> None:
         assert got[b, i, j, o].item() == wanted
     plain = F.conv2d(x.permute(0, 3, 1, 2), convolution.weight, convolution.bias, padding=1).permute(0, 2, 3, 1)
     assert (got - plain).abs().max() < 0.02 * plain.std()
+
+
+def test_a_convolution_back_takes_slopes_to_those_of_the_inputs() -> None:
+    torch.manual_seed(0)
+    for size in (1, 3):
+        convolution = nn.Conv2d(24, 16, kernel_size=size, padding=size // 2)
+        x, slope = torch.randn(2, 24, 5, 4, requires_grad=True), torch.randn(2, 16, 5, 4)
+        (wanted,) = torch.autograd.grad(convolution(x), x, slope)
+        got = IntegerConvolution(convolution, is_back=True)(slope.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        assert (got - wanted).abs().max() < 0.05 * wanted.std()
+
+
+def test_slopes_are_those_that_autograd_finds() -> None:
+    """Of a trained tokenizer: the pixels of a random one lie outside of their range, where autograd has no slopes."""
+    tokenizer = load("seed").tokenizer
+    frames = torch.from_numpy(load_frames("bundled:valid")[:3])
+    tokens = tokenizer.encode(frames)
+    bits = (unpack_bits(tokens, tokenizer.bits).float() * 2 - 1).requires_grad_()
+    decoded = tokenizer.autoencoder.decode(tokenizer.quantizer.up(bits / math.sqrt(tokenizer.bits)))
+    levels = ((decoded + 0.5) * 255).clamp(0, 255)
+    error = (levels - frames.permute(0, 3, 1, 2)).square().sum()
+    (wanted,) = torch.autograd.grad(error, bits)
+    got = IntegerTokenizer(tokenizer).slopes(tokens, frames).permute(0, 3, 1, 2)
+    together = torch.stack((got.flatten(), wanted.flatten()))
+    assert torch.corrcoef(together)[0, 1] > 0.99
+    assert 0.97 < got.std() / wanted.std() < 1.03
 
 
 def test_the_tokenizer_is_left_as_it_is(make_tokenizer) -> None:

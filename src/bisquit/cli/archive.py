@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -17,7 +18,8 @@ from bisquit.cli.codec import (
     warn_of_lost,
 )
 from bisquit.cli.options import OUTPUT, device_option, frames_options
-from bisquit.codec import Archive, Codec, archive, picture_file
+from bisquit.cli.settings import override, settings_options
+from bisquit.codec import Archive, Codec, RateConfig, archive, picture_file
 from bisquit.codec.archive import Entry
 from bisquit.errors import CodecError
 
@@ -61,6 +63,7 @@ def get(path: Path, names: tuple[str, ...], output: Path, model: str, batch_size
 @batch_option
 @device_option
 @frames_options
+@settings_options(RateConfig)
 def append(
     path: Path,
     sources: tuple[str, ...],
@@ -69,14 +72,16 @@ def append(
     device: str,
     size: tuple[int, int] | None,
     skip_bad: bool,
+    **given: Any,
 ) -> None:
     """Compress more pictures into an archive; nothing that is there is written again."""
+    rate = override(RateConfig(), given)
     with Archive(path) as opened:
         known = {entry.name for entry in opened}
     found = read_sources(sources, size, skip_bad)
     if twice := [name for source in found for name in source.names if name in known]:
         raise CodecError(f"{path} holds a picture {twice[0]} already")
-    count = archive.append(path, compressed(load_codec(model, device), found, batch_size))
+    count = archive.append(path, compressed(load_codec(model, device), found, rate, batch_size))
     click.echo(f"{counted_pictures(count)} more in {path}")
 
 

@@ -12,7 +12,7 @@ import click
 import numpy as np
 
 from bisquit.cli.options import png_names, progress_bar, read_frames
-from bisquit.codec import Archive, Codec
+from bisquit.codec import Archive, Codec, RateConfig
 from bisquit.codec.archive import Entry
 from bisquit.errors import CodecError
 from bisquit.frames import FrameSet, write_frame
@@ -64,15 +64,18 @@ def read_sources(sources: Iterable[str], size: tuple[int, int] | None, skip_bad:
     return found
 
 
-def compressed(codec: Codec, sources: Sequence[Source], batch_size: int) -> Iterator[tuple[str, bytes]]:
+def compressed(
+    codec: Codec, sources: Sequence[Source], rate: RateConfig, batch_size: int
+) -> Iterator[tuple[str, bytes]]:
     """Yield the name and the picture file of each picture, a batch at a time."""
     done, total = 0, sum(len(source.names) for source in sources)
     with progress_bar("compressing") as progress:
         for source in sources:
             for start in range(0, len(source.names), batch_size):
                 names = source.names[start : start + batch_size]
-                frames = source.pixels[start : start + batch_size]
-                yield from zip(names, codec.compress(frames, _counted(progress, done, len(names), total)), strict=True)
+                of_batch = _counted(progress, done, len(names), total)
+                files = codec.compress(source.pixels[start : start + batch_size], rate, of_batch)
+                yield from zip(names, files, strict=True)
                 done += len(names)
 
 

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -20,7 +21,8 @@ from bisquit.cli.codec import (
     read_sources,
 )
 from bisquit.cli.options import OUTPUT, device_option, frames_options
-from bisquit.codec import archive
+from bisquit.cli.settings import override, settings_options
+from bisquit.codec import RateConfig, archive
 
 
 @click.command()
@@ -37,6 +39,7 @@ from bisquit.codec import archive
 @batch_option
 @device_option
 @frames_options
+@settings_options(RateConfig)
 def command(
     sources: tuple[str, ...],
     output: Path,
@@ -46,6 +49,7 @@ def command(
     device: str,
     size: tuple[int, int] | None,
     skip_bad: bool,
+    **given: Any,
 ) -> None:
     """Compress pictures: one to a file of its own, several to an archive.
 
@@ -53,10 +57,11 @@ def command(
     """
     if output.is_dir():
         raise click.BadParameter(f"{output} is a folder: name a file", param_hint="--output")
+    rate = override(RateConfig(), given)
     codec = load_codec(model, device)
     found = read_sources(sources, size, skip_bad)
     count = sum(len(source.names) for source in found)
-    pictures = compressed(codec, found, batch_size)
+    pictures = compressed(codec, found, rate, batch_size)
     if count == 1 and not is_archive:
         _write(output, (data for _, data in pictures))
     elif str(output) == STANDARD:

@@ -63,7 +63,8 @@ def _click_type(hint: Any) -> click.ParamType[Any] | type:
         return click.Choice(get_args(hint))
     if get_origin(hint) is tuple:
         return Numbers()
-    assert not isinstance(hint, types.UnionType)
+    if isinstance(hint, types.UnionType):  # with None, for a flag that is left out
+        (hint,) = (member for member in get_args(hint) if member is not types.NoneType)
     assert isinstance(hint, type)
     return hint
 

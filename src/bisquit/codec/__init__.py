@@ -7,5 +7,6 @@ from __future__ import annotations
 
 from bisquit.codec.archive import Archive
 from bisquit.codec.codec import Codec
+from bisquit.codec.rate import RateConfig
 
-__all__ = ["Archive", "Codec"]
+__all__ = ["Archive", "Codec", "RateConfig"]

@@ -23,6 +23,25 @@ class Model:
         arrays: dict[str, np.ndarray],
     ) -> None: ...
 
+class Tokenizer:
+    def __init__(
+        self,
+        *,
+        patch_size: int,
+        width: int,
+        bits: int,
+        encoder_blocks: int,
+        decoder_blocks: int,
+        arrays: dict[str, np.ndarray],
+    ) -> None: ...
+    def encode(self, frames: NDArray[np.uint8], threads: int, kernels: str = "") -> NDArray[np.int64]: ...
+    def decode(
+        self, tokens: NDArray[np.int64], height: int, width: int, threads: int, kernels: str = ""
+    ) -> NDArray[np.uint8]: ...
+    def slopes(
+        self, tokens: NDArray[np.int64], frames: NDArray[np.uint8], threads: int, kernels: str = ""
+    ) -> NDArray[np.float32]: ...
+
 class Session:
     def __init__(self, model: Model, batch: int, threads: int, kernels: str = "") -> None: ...
     def seed(self, seeds: NDArray[np.uint32]) -> None: ...

@@ -8,15 +8,18 @@ from collections.abc import Sequence
 from typing import Literal, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bisquit.config import require
 from bisquit.engine.graphed import GraphedPrior
 from bisquit.engine.integer import IntegerPrior
+from bisquit.engine.integer_tokenizer import IntegerTokenizer
 from bisquit.engine.native import EnginePrior, engine_missing
+from bisquit.engine.native_tokenizer import EngineTokenizer
 from bisquit.errors import ConfigError
 from bisquit.priors import RasterPrior, SequentialPrior
 from bisquit.sampling import OnToken, SamplingConfig, sample
+from bisquit.tokenizer import Tokenizer
 
 Backend = Literal["auto", "torch", "engine"]
 Precision = Literal["float32", "int8", "bfloat16"]
@@ -31,9 +34,8 @@ def prepare(prior: SequentialPrior, backend: Backend = "auto", precision: Precis
     the reference, "engine" the engine or an error. In float32 and in int8 every way paints the same pictures, other
     ones in each; bfloat16 is for GPUs. Weights are taken as they are now. Raises ConfigError for what cannot be.
     """
-    for name, value, choices in (("backend", backend, BACKENDS), ("precision", precision, PRECISIONS)):
-        require(value in choices, name, value, "one of " + ", ".join(choices))
-    device = next(iter(prior.state_dict().values())).device
+    require(precision in PRECISIONS, "precision", precision, "one of " + ", ".join(PRECISIONS))
+    device = _device(prior, backend)
     if not isinstance(prior, RasterPrior):
         if backend == "engine" or precision != "float32":
             raise ConfigError(f"the engine and {precision} are for raster priors, not for a {type(prior).__name__}")
@@ -42,16 +44,40 @@ def prepare(prior: SequentialPrior, backend: Backend = "auto", precision: Precis
         if device.type != "cuda" or backend == "engine":
             raise ConfigError("bfloat16 is for PyTorch on a GPU: on a CPU, int8 is faster")
         return GraphedPrior(prior, torch.bfloat16)
-    if backend == "engine" and device.type != "cpu":
-        raise ConfigError(f"the engine computes on the CPU, and the model is on {device}: pass backend torch or auto")
-    if backend == "auto" and device.type == "cpu" and (reason := engine_missing()) is not None:
-        _say_once(f"the native engine is not built here ({reason}): PyTorch computes instead, many times slower")
     model = IntegerPrior(prior) if precision == "int8" else prior
-    if backend == "engine" or (backend == "auto" and device.type == "cpu" and engine_missing() is None):
+    if _is_for_engine(device, backend):
         return EnginePrior(model)
     if backend == "auto" and device.type == "cuda" and isinstance(model, RasterPrior):
         return GraphedPrior(model, torch.float32)
     return model
+
+
+def prepare_tokenizer(tokenizer: Tokenizer, backend: Backend = "auto") -> IntegerTokenizer | EngineTokenizer:
+    """Return a tokenizer in integers in the form that computes it fastest, or in the one that is asked for.
+
+    All give the same tokens and pixels. "auto": the engine, where the tokenizer is on the CPU and the engine is built.
+    Raises ModelError if it cannot be rounded to integers, ConfigError for what cannot be.
+    """
+    device = _device(tokenizer, backend)
+    integer = IntegerTokenizer(tokenizer)
+    return EngineTokenizer(integer) if _is_for_engine(device, backend) else integer
+
+
+def _device(module: nn.Module, backend: Backend) -> torch.device:
+    """Return where a module is. Raises ConfigError if there is no such backend."""
+    require(backend in BACKENDS, "backend", backend, "one of " + ", ".join(BACKENDS))
+    return next(iter(module.state_dict().values())).device
+
+
+def _is_for_engine(device: torch.device, backend: Backend) -> bool:
+    """Whether the engine computes what is on a device. Raises ConfigError if it is asked for and cannot."""
+    if backend == "engine" and device.type != "cpu":
+        raise ConfigError(f"the engine computes on the CPU, and the model is on {device}: pass backend torch or auto")
+    if backend != "auto" or device.type != "cpu":
+        return backend == "engine"
+    if (reason := engine_missing()) is not None:
+        _say_once(f"the native engine is not built here ({reason}): PyTorch computes instead, many times slower")
+    return reason is None
 
 
 def paint(

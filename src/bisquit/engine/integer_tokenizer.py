@@ -13,6 +13,8 @@ Plain PyTorch, on a CPU or a GPU of CUDA.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -25,8 +27,6 @@ from bisquit.errors import ModelError
 from bisquit.quantizers import BSQ
 from bisquit.quantizers.bsq import pack_bits, unpack_bits
 from bisquit.tokenizer import Tokenizer
-
-TAPS = tuple((row, column) for row in range(3) for column in range(3))
 
 
 class IntegerTokenizer(nn.Module):
@@ -46,21 +46,21 @@ class IntegerTokenizer(nn.Module):
         self.patch_size = tokenizer.patch_size
         _, stem, *encoder = tokenizer.autoencoder.encoder.children()
         *decoder, last, _ = tokenizer.autoencoder.decoder.children()
-        self.stem = IntegerLinear(stem)
+        self.stem = IntegerConvolution(stem)
         self.encoder = nn.ModuleList(IntegerBlock(block) for block in encoder)
-        self.down = IntegerLinear(tokenizer.quantizer.down)
-        self.up = IntegerLinear(tokenizer.quantizer.up)
+        self.down = IntegerConvolution(tokenizer.quantizer.down)
+        self.up = IntegerConvolution(tokenizer.quantizer.up)
         self.decoder = nn.ModuleList(IntegerBlock(block) for block in decoder)
-        self.last = IntegerLinear(last)
+        self.last = IntegerConvolution(last)
+        self.up_back = IntegerConvolution(tokenizer.quantizer.up, is_back=True)
+        self.decoder_back = nn.ModuleList(IntegerBlock(block, is_back=True) for block in decoder)
+        self.last_back = IntegerConvolution(last, is_back=True)
 
     @torch.no_grad()
     def project(self, frames: Tensor) -> Tensor:
         """Turn frames, uint8 (B, H, W, 3), into what tokens are the signs of, float32 (B, bits, h, w)."""
-        p = self.patch_size
-        check_frames(frames)
-        x = pad_to_patches(frames.to(self.stem.bias.device).permute(0, 3, 1, 2).float(), p)
-        x = (2 * x - 255) * (1 / 510)  # [-0.5, 0.5] by one rounding
-        x = self.stem(F.pixel_unshuffle(x, p).permute(0, 2, 3, 1))
+        x = (2 * self._patches(frames) - 255) * (1 / 510)  # [-0.5, 0.5] by one rounding
+        x = self.stem(x)
         for block in self.encoder:
             x = block(x)
         return self.down(x).permute(0, 3, 1, 2)
@@ -72,62 +72,78 @@ class IntegerTokenizer(nn.Module):
     @torch.no_grad()
     def decode(self, tokens: Tensor, size: tuple[int, int]) -> Tensor:
         """Turn tokens, int64 (B, h, w), into frames, uint8 (B, H, W, 3), cropped to size (H, W)."""
-        corners = unpack_bits(tokens.to(self.last.bias.device), self.bits).float().permute(0, 2, 3, 1) * 2 - 1
-        scale = torch.full_like(corners[..., :1], 1 / math.sqrt(self.bits))
-        x = self.up.of_codes(Codes(corners, scale))
+        x = self._codes(tokens)
         for block in self.decoder:
             x = block(x)
-        x = F.pixel_shuffle(self.last(x).permute(0, 3, 1, 2), self.patch_size)
-        pixels = ((x + 0.5) * 255).round().clamp(0, 255).to(torch.uint8)
+        pixels = F.pixel_shuffle(_pixels(self.last(x)).permute(0, 3, 1, 2), self.patch_size).round().to(torch.uint8)
         return pixels.permute(0, 2, 3, 1)[:, : size[0], : size[1]].contiguous()
 
+    @torch.no_grad()
+    def slopes(self, tokens: Tensor, frames: Tensor) -> Tensor:
+        """Return how the squared error of what tokens decode to changes with each bit, float32 (B, h, w, bits).
 
-class IntegerLinear(nn.Module):
-    """A 1 x 1 convolution of rows (..., inputs)."""
+        tokens: int64 (B, h, w). frames: uint8 (B, H, W, 3), what they stand for. The error is a sum over the pixels of
+        whole patches, in squared levels of 255; a bit counts as -1 or 1, as if it could lie between. By the chain rule,
+        in integers from layer to layer.
+        """
+        x = self._codes(tokens)
+        seen = []
+        for block in cast(Sequence[IntegerBlock], self.decoder):
+            hidden = block.hidden(x)
+            seen.append((x, hidden))
+            x = block.add(x, hidden)
+        slope = self.last_back(_pixels(self.last(x)) - self._patches(frames))
+        blocks_back = cast(Sequence[IntegerBlock], self.decoder_back)
+        for block, (x, hidden) in zip(reversed(blocks_back), reversed(seen), strict=True):
+            slope = block.back(slope, x, hidden)
+        return self.up_back(slope) * (510 / math.sqrt(self.bits))
+
+    def _patches(self, frames: Tensor) -> Tensor:
+        """Turn frames, uint8 (B, H, W, 3), into float32 (B, h, w, 3 patch_size^2), edges repeated to whole patches."""
+        check_frames(frames)
+        x = pad_to_patches(frames.to(self.stem.bias.device).permute(0, 3, 1, 2).float(), self.patch_size)
+        return F.pixel_unshuffle(x, self.patch_size).permute(0, 2, 3, 1)
+
+    def _codes(self, tokens: Tensor) -> Tensor:
+        """Turn tokens, int64 (B, h, w), into what the decoder takes, float32 (B, h, w, width)."""
+        corners = unpack_bits(tokens.to(self.last.bias.device), self.bits).float().permute(0, 2, 3, 1) * 2 - 1
+        codes: Tensor = self.up.of_codes(Codes(corners, torch.full_like(corners[..., :1], 1 / math.sqrt(self.bits))))
+        return codes
+
+
+class IntegerConvolution(nn.Module):
+    """A convolution, 1 x 1 or 3 x 3, of grids (B, h, w, inputs), zeros around them."""
 
     codes: Tensor
     step: Tensor
     bias: Tensor
 
-    def __init__(self, convolution: nn.Module) -> None:
+    def __init__(self, convolution: nn.Module, *, is_back: bool = False) -> None:
+        """Round a convolution, or, with `is_back`, the one that takes slopes of its outputs to those of its inputs."""
         super().__init__()
-        weight, bias = _weights(convolution)
+        assert isinstance(convolution, nn.Conv2d)
+        assert convolution.bias is not None
+        weight, bias = convolution.weight.detach().float(), convolution.bias.detach().float().clone()
+        if is_back:
+            weight, bias = weight.transpose(0, 1).flip(2, 3), torch.zeros_like(weight[0, :, 0, 0])
         rounded = to_codes(weight.flatten(1))
-        self.register_buffer("codes", rounded.codes)
-        self.register_buffer("step", rounded.step)
-        self.register_buffer("bias", bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return arithmetic.linear(x, Codes(self.codes, self.step), self.bias)
-
-    def of_codes(self, rows: Codes) -> Tensor:
-        """Map rows that are integers already."""
-        return product(rows.codes, self.codes.T) * (rows.step * self.step[:, 0]) + self.bias
-
-
-class IntegerConv3x3(nn.Module):
-    """A 3 x 3 convolution of grids (B, h, w, inputs), zeros around them."""
-
-    codes: Tensor
-    step: Tensor
-    bias: Tensor
-
-    def __init__(self, convolution: nn.Module) -> None:
-        super().__init__()
-        weight, bias = _weights(convolution)  # (outputs, inputs, 3, 3)
-        rounded = to_codes(weight.flatten(1))
-        taps = rounded.codes.view_as(weight).permute(2, 3, 0, 1).flatten(0, 2)  # (9 outputs, inputs)
+        taps = rounded.codes.view_as(weight).permute(2, 3, 0, 1).flatten(0, 1)  # (taps, outputs, inputs)
         self.register_buffer("codes", taps.contiguous())
-        self.register_buffer("step", rounded.step[:, 0])
+        self.register_buffer("step", rounded.step[:, 0].contiguous())
         self.register_buffer("bias", bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        height, width = x.shape[1:3]
-        cells = to_codes(x)
-        of_taps = product(cells.codes, self.codes.T) * cells.step
-        of_taps = F.pad(of_taps, (0, 0, 1, 1, 1, 1)).unflatten(3, (9, -1))
+        return self.of_codes(to_codes(x))
+
+    def of_codes(self, cells: Codes) -> Tensor:
+        """Map cells that are integers already."""
+        height, width = cells.codes.shape[1:3]
+        reach = 1 if len(self.codes) == 9 else 0
+        of_taps = product(cells.codes, self.codes.flatten(0, 1).T) * cells.step
+        of_taps = F.pad(of_taps, (0, 0, reach, reach, reach, reach)).unflatten(3, (len(self.codes), -1))
         total = torch.zeros_like(of_taps[:, :height, :width, 0])
-        for tap, (row, column) in enumerate(TAPS):  # one after another: every order has its own rounding
+        for tap in range(len(self.codes)):  # one after another: every order has its own rounding
+            row, column = divmod(tap, 3)
             total += of_taps[:, row : row + height, column : column + width, tap]
         return total * self.step + self.bias
 
@@ -135,18 +151,32 @@ class IntegerConv3x3(nn.Module):
 class IntegerBlock(nn.Module):
     """x + conv(gelu(conv(gelu(x)))), in integers."""
 
-    def __init__(self, block: nn.Module) -> None:
+    def __init__(self, block: nn.Module, *, is_back: bool = False) -> None:
         super().__init__()
         first, second = block.children()
-        self.first, self.second = IntegerConv3x3(first), IntegerConv3x3(second)
+        self.first = IntegerConvolution(first, is_back=is_back)
+        self.second = IntegerConvolution(second, is_back=is_back)
 
     def forward(self, x: Tensor) -> Tensor:
-        hidden: Tensor = self.second(arithmetic.gelu(self.first(arithmetic.gelu(x))))
-        return x + hidden
+        return self.add(x, self.hidden(x))
+
+    def hidden(self, x: Tensor) -> Tensor:
+        """Return what lies between the two convolutions."""
+        hidden: Tensor = self.first(arithmetic.gelu(x))
+        return hidden
+
+    def add(self, x: Tensor, hidden: Tensor) -> Tensor:
+        """Return the block's output of its input and of what lies between."""
+        added: Tensor = self.second(arithmetic.gelu(hidden))
+        return x + added
+
+    def back(self, slope: Tensor, x: Tensor, hidden: Tensor) -> Tensor:
+        """Return the slope of the block's input of that of its output, where this is a block back."""
+        of_hidden = self.second(slope) * arithmetic.gelu_slope(hidden)
+        of_x: Tensor = self.first(of_hidden) * arithmetic.gelu_slope(x)
+        return slope + of_x
 
 
-def _weights(convolution: nn.Module) -> tuple[Tensor, Tensor]:
-    """Return a convolution's weight and bias, copied, float32."""
-    assert isinstance(convolution, nn.Conv2d)
-    assert convolution.bias is not None
-    return convolution.weight.detach().float().clone(), convolution.bias.detach().float().clone()
+def _pixels(x: Tensor) -> Tensor:
+    """Turn what the decoder gives into levels between 0 and 255, before they are rounded."""
+    return ((x + 0.5) * 255).clamp(0, 255)

@@ -1,0 +1,192 @@
+"""The search for better tokens: less cost, the same on every machine, and targets met."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from bisquit.codec import Codec, RateConfig, coding, search
+from bisquit.codec.rate import BEST_QUALITY, ROUNDS, Try, furthest, most_error, trades
+from bisquit.engine import EnginePrior, EngineTokenizer, IntegerPrior, IntegerTokenizer, engine_missing
+from bisquit.errors import ConfigError
+from bisquit.frames import load_frames
+from bisquit.generate import load
+
+needs_engine = pytest.mark.skipif(engine_missing() is not None, reason="the engine is not built here")
+
+
+@pytest.fixture(scope="module")
+def frames() -> torch.Tensor:
+    return torch.from_numpy(load_frames("bundled:valid")[::40][:4])
+
+
+@pytest.fixture(scope="module")
+def codec() -> Codec:
+    model = load("seed")
+    return Codec(model.tokenizer, model.prior, model.frame_size)
+
+
+def squared_error(tokenizer: search.AnyTokenizer, tokens: torch.Tensor, frames: torch.Tensor) -> np.ndarray:
+    decoded = tokenizer.decode(tokens, (frames.shape[1], frames.shape[2]))
+    return (decoded.double() - frames.double()).square().flatten(1).sum(dim=1).numpy()
+
+
+@needs_engine
+def test_a_search_lowers_error_and_bytes_together(frames: torch.Tensor) -> None:
+    model = load("seed")
+    tokenizer = EngineTokenizer(IntegerTokenizer(model.tokenizer))
+    prior = EnginePrior(IntegerPrior(model.prior))
+    nearest = tokenizer.encode(frames)
+
+    def costs(tokens: torch.Tensor) -> np.ndarray:
+        return np.array([squared_error(tokenizer, tokens, frames).sum(), sum(map(len, coding.encode(prior, tokens)))])
+
+    first = costs(nearest)
+    for trade, (error, size) in {0.0: (0.9, 1.3), 1600.0: (0.9, 1.05), 8000.0: (1.1, 0.8)}.items():
+        got = costs(search.improve(tokenizer, prior, frames, nearest, np.full(len(frames), trade), 2))
+        assert got[0] < error * first[0]
+        assert got[1] < size * first[1]
+
+
+@pytest.mark.parametrize("grid", [(2, 3), (1, 1), (7, 4)])
+@pytest.mark.parametrize("bits", [1, 4])
+def test_every_way_of_computing_finds_the_same_tokens(
+    make_tokenizer, make_prior, make_noise, grid: tuple[int, int], bits: int
+) -> None:
+    tokenizer = IntegerTokenizer(make_tokenizer(bits=bits))
+    prior = IntegerPrior(make_prior(bits=bits, grid=grid, neighbours=2))
+    frames = torch.from_numpy(make_noise(5, 4 * grid[0] - 1, 4 * grid[1])[:])
+    nearest, trade = tokenizer.encode(frames), np.array([0.0, 100.0, 1e3, 1e4, 1e5])
+    wanted = search.improve(tokenizer, prior, frames, nearest, trade, 2)
+    assert wanted.shape == nearest.shape
+    assert wanted.dtype == torch.int64
+    alone = [search.improve(tokenizer, prior, frames[i, None], nearest[i, None], trade[i, None], 2) for i in range(5)]
+    assert torch.equal(torch.cat(alone), wanted)
+    if engine_missing() is None:
+        engines = EngineTokenizer(tokenizer, threads=3), EnginePrior(prior, threads=2)
+        assert torch.equal(search.improve(*engines, frames, nearest, trade, 2), wanted)
+
+
+def test_no_sweeps_change_nothing(make_tokenizer, make_prior, make_noise) -> None:
+    tokenizer, prior = IntegerTokenizer(make_tokenizer()), IntegerPrior(make_prior())
+    frames = torch.from_numpy(make_noise(2)[:])
+    nearest = tokenizer.encode(frames)
+    assert search.improve(tokenizer, prior, frames, nearest, np.zeros(2), 0) is nearest
+
+
+def test_the_cheapest_code_is_that_of_all_tried_one_by_one() -> None:
+    """The quadratic model written out as a sum over bits, for every code."""
+    rng = np.random.default_rng(0)
+    bits, cells = 3, (2, 2, 2)
+    tokens = rng.integers(0, 8, cells)
+    slopes = rng.integers(-50, 50, (*cells, bits)).astype(np.float64)
+    root = rng.integers(-3, 4, (2, bits, bits)).astype(np.float64)
+    curvature = root @ root.transpose(0, 2, 1)
+    prices = rng.integers(0, 60, (*cells, 8)).astype(np.float64)
+    got = search._cheapest(tokens, slopes, curvature, prices)
+    for b, i, j in itertools.product(*map(range, cells)):
+        costs = []
+        for code in range(8):
+            steps = [(2 * (code >> k & 1) - 1) - (2 * (int(tokens[b, i, j]) >> k & 1) - 1) for k in range(bits)]
+            cost = sum(steps[k] * slopes[b, i, j, k] for k in range(bits)) + prices[b, i, j, code]
+            cost += sum(steps[k] * curvature[b, k, m] * steps[m] for k in range(bits) for m in range(bits))
+            costs.append(cost)
+        assert got[b, i, j] == int(np.argmin(costs))
+
+
+@needs_engine
+def test_targets_are_met(codec: Codec, frames: torch.Tensor, caplog: pytest.LogCaptureFixture) -> None:
+    pictures = frames.numpy()
+    plain = codec.compress(pictures, RateConfig(effort=1))
+    wanted = max(map(len, plain))
+    files = codec.compress(pictures, RateConfig(target_bytes=wanted, effort=1))
+    assert all(0.8 * wanted < len(file) <= wanted for file in files)
+
+    files = codec.compress(pictures, RateConfig(target_psnr=23.5, effort=1))
+    errors = (np.stack(codec.decompress(files)).astype(np.float64) - pictures).reshape(len(files), -1)
+    psnr = 10 * np.log10(255**2 / np.square(errors).mean(axis=1))
+    assert (psnr >= 23.5).all()
+    assert psnr.min() < 24
+    assert not caplog.records
+
+
+@needs_engine
+def test_a_target_out_of_reach_is_named(codec: Codec, frames: torch.Tensor, caplog: pytest.LogCaptureFixture) -> None:
+    pictures = frames.numpy()[:1]
+    for rate, quality in ((RateConfig(target_bytes=20, effort=1), 0), (RateConfig(target_psnr=60, effort=1), 100)):
+        caplog.clear()
+        assert codec.compress(pictures, rate) == codec.compress(pictures, RateConfig(quality=quality, effort=1))
+        assert [record.getMessage() for record in caplog.records] == [
+            "1 of 1 pictures miss the target: no quality of this model meets it"
+        ]
+
+
+@needs_engine
+def test_quality_orders_error(codec: Codec, frames: torch.Tensor) -> None:
+    pictures = frames.numpy()
+    sizes, errors = [], []
+    for quality in (0, 50, 100):
+        files = codec.compress(pictures, RateConfig(quality=quality))
+        sizes.append(sum(map(len, files)))
+        errors.append(np.square(np.stack(codec.decompress(files)).astype(np.float64) - pictures).sum())
+    assert sizes == sorted(sizes)
+    assert errors == sorted(errors, reverse=True)
+
+
+def test_pictures_that_do_not_fit_into_memory_together_come_out_the_same(
+    make_tokenizer, make_prior, make_noise, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codec, frames = Codec(make_tokenizer(), make_prior(), None, "torch"), make_noise(5)[:]
+    seen: list[float] = []
+    wanted = codec.compress(frames, RateConfig(target_bytes=11, effort=1), lambda done, of: seen.append(done / of))
+    assert seen == sorted(seen)
+    assert 0.4 < seen[-1] <= 1
+    monkeypatch.setattr("bisquit.codec.codec.MOST_LOGITS", 100)
+    assert codec.compress(frames, RateConfig(target_bytes=11, effort=1)) == wanted
+
+
+@pytest.mark.parametrize("count", [0, 1, 7])
+def test_furthest_finds_the_last_good_step_of_each(count: int) -> None:
+    rng = np.random.default_rng(1)
+    last = rng.integers(-1, BEST_QUALITY + 1, count)
+    rounds = []
+
+    def attempt(pictures: np.ndarray, steps: np.ndarray) -> list[Try]:
+        rounds.append(len(pictures))
+        return [Try(bytes([step]), bool(step <= last[i])) for i, step in zip(pictures, steps, strict=True)]
+
+    found = furthest(count, attempt)
+    assert [tried.data[0] for tried in found] == [max(step, 0) for step in last]
+    assert [tried.is_good for tried in found] == [step >= 0 for step in last]
+    assert len(rounds) <= ROUNDS
+
+
+def test_trades_are_whole_and_fall_with_quality() -> None:
+    of_all = trades(np.arange(101))
+    assert of_all[0] == 2**14
+    assert of_all[16] == 2**13
+    assert (of_all == np.rint(of_all)).all()
+    assert (np.diff(of_all) < 0).all()
+
+
+def test_most_error_is_that_of_the_psnr() -> None:
+    assert most_error(20.0, 100) == round(100 * 255**2 / 100)
+
+
+@pytest.mark.parametrize(
+    ("settings", "field"),
+    [
+        ({"quality": -1}, "quality"),
+        ({"quality": 101}, "quality"),
+        ({"effort": 10}, "effort"),
+        ({"target_bytes": 0}, "target_bytes"),
+        ({"target_psnr": float("nan")}, "target_psnr"),
+        ({"target_bytes": 300, "target_psnr": 25.0}, "target_psnr"),
+    ],
+)
+def test_what_cannot_be_asked_is_named(settings: dict[str, float], field: str) -> None:
+    with pytest.raises(ConfigError, match=field):
+        RateConfig(**settings)  # type: ignore[arg-type]
