@@ -9,7 +9,7 @@ DEMO := runs/demo
 export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo train-demo seed results ablations scaling tokenizers bench bench-sampling test sanitize check format constraints clean
+.PHONY: help setup demo train-demo seed results ablations scaling tokenizers bench bench-sampling bench-codec test sanitize fuzz check format constraints clean
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -26,8 +26,8 @@ $(VENV)/.setup: pyproject.toml constraints.txt $(wildcard native/*)
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-demo: $(VENV)/.setup ## Paint 16 new frames with the model that ships: demo.png
-	$(BIN)/bisquit sample --model seed -n 16 --seed 0 -o demo.png
+demo: $(VENV)/.setup ## Paint 16 new frames with the best model that ships: demo.png
+	$(BIN)/bisquit sample --model best --top-p 0.95 -n 16 --seed 0 -o demo.png
 
 train-demo: $(VENV)/.setup ## Train the demo preset on the bundled frames in minutes, and paint with it: train-demo.png
 	$(BIN)/bisquit train tokenizer --preset demo --frames bundled --out $(DEMO)/tokenizer --resume
@@ -65,6 +65,10 @@ tokenizers: $(VENV)/.setup ## Vary the best preset's tokenizer, sharpen its deco
 bench-sampling: $(VENV)/.bench ## Measure painting against every other way: the last line is one JSON object
 	env -u OMP_WAIT_POLICY $(BIN)/python benchmarks/sampling.py
 
+bench-codec: $(VENV)/.bench ## Measure the codec against others and write docs/codec.md: FRAMES=..., some hours
+	@test -n "$(FRAMES)" || { echo "make bench-codec needs FRAMES=..." >&2; exit 1; }
+	$(BIN)/python benchmarks/codec.py --frames '$(FRAMES)' $(ARGS)
+
 bench: bench-sampling ## Measure everything that docs/performance.md claims, half an hour
 	$(BIN)/python benchmarks/growth.py
 	$(BIN)/python benchmarks/training.py
@@ -78,6 +82,14 @@ test: $(VENV)/.setup ## Run the tests; ARGS="-k tokenizer" goes to pytest
 
 sanitize: $(VENV)/.setup ## Run the engine's tests under AddressSanitizer and UndefinedBehaviorSanitizer: three minutes
 	PYTHON=$(BIN)/python scripts/sanitize.sh $(ARGS)
+
+$(VENV)/.fuzz: $(VENV)/.setup
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt --editable '.[dev,fuzz]'
+	@touch $@
+
+FUZZ_S ?= 60
+fuzz: $(VENV)/.fuzz ## Give damaged and crafted bytes to all that reads bytes from outside, FUZZ_S=60 seconds
+	$(BIN)/python fuzz/fuzz_codec.py --seconds $(FUZZ_S) $(ARGS)
 
 check: $(VENV)/.setup ## Lint, check the format, the types and the import order
 	$(BIN)/ruff check
@@ -95,7 +107,7 @@ constraints: ## Resolve every dependency anew but PyTorch, and pin it in constra
 	@scratch=$$(mktemp -d) && trap 'rm -rf "$$scratch"' EXIT && \
 	$(PYTHON) -m venv "$$scratch/venv" && \
 	sed '/^torch==/q' constraints.txt > "$$scratch/pins" && \
-	"$$scratch/venv/bin/python" -m pip install -qq --disable-pip-version-check --constraint "$$scratch/pins" '.[dev,bench]' && \
+	"$$scratch/venv/bin/python" -m pip install -qq --disable-pip-version-check --constraint "$$scratch/pins" '.[dev,bench,fuzz]' && \
 	"$$scratch/venv/bin/python" -m pip freeze --all --exclude bisquit --exclude pip --exclude torch >> "$$scratch/pins" && \
 	cat "$$scratch/pins" > constraints.txt
 

@@ -41,4 +41,5 @@ export ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=pri
 export BISQUIT_REQUIRE_ENGINE=1 OMP_WAIT_POLICY=passive OMP_NUM_THREADS=1 PYTHONPATH="$scratch"
 env LD_PRELOAD="$($CXX -print-file-name=libasan.so) $($CXX -print-file-name=libstdc++.so.6)" \
 	"$python" -m pytest -p sanitized -p no:cacheprovider \
-	tests/engine/test_native.py tests/engine/test_integer.py tests/engine/test_backend.py "$@"
+	tests/engine/test_native.py tests/engine/test_native_tokenizer.py tests/engine/test_integer.py \
+	tests/engine/test_backend.py tests/codec/test_fuzz.py "$@"

@@ -183,6 +183,7 @@ def test_most_error_is_that_of_the_psnr() -> None:
         ({"quality": 101}, "quality"),
         ({"effort": 10}, "effort"),
         ({"target_bytes": 0}, "target_bytes"),
+        ({"target_bytes": 300, "effort": 0}, "effort"),
         ({"target_psnr": float("nan")}, "target_psnr"),
         ({"target_bytes": 300, "target_psnr": 25.0}, "target_psnr"),
     ],

@@ -28,7 +28,7 @@ Pixels = FrameSet | np.ndarray
 
 
 model_option = click.option(
-    "--model", default="seed", show_default=True, help="A shipped model's name, or a folder that `bisquit train` made."
+    "--model", default="best", show_default=True, help="A shipped model's name, or a folder that `bisquit train` made."
 )
 batch_option = click.option(
     "--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Pictures at a time."

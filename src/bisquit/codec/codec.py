@@ -129,10 +129,10 @@ class Codec:
         if not opened:
             return []
         tokens = coding.decode(self._prior, [file.content for file in opened], progress)
-        return [
-            self._tokenizer.decode(of_picture, file.size or self.frame_size)[0].cpu().numpy()
-            for of_picture, file in zip(tokens.split(1), opened, strict=True)
-        ]
+        whole = self.grid[0] * self._patch_size, self.grid[1] * self._patch_size
+        frames = self._tokenizer.decode(tokens, whole).cpu().numpy()
+        sizes = [file.size or self.frame_size for file in opened]
+        return [frame[:height, :width].copy() for frame, (height, width) in zip(frames, sizes, strict=True)]
 
     def open(self, data: bytes) -> picture_file.PictureFile:
         """Take a picture file apart, and check that it is sound and this model's. Raises CodecError if it is not."""

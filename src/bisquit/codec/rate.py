@@ -29,7 +29,8 @@ class RateConfig(Settings):
     target_psnr: float | None = None
     """The fewest bytes of at least so many dB, in place of one quality for all."""
     effort: int = 2
-    """Rounds of the search for better tokens; with 0 they are the nearest ones, whatever the quality."""
+    """Rounds of the search for better tokens; with 0 they are the nearest ones, whatever the quality, and no target can
+    be had."""
 
     def __post_init__(self) -> None:
         require(0 <= self.quality <= BEST_QUALITY, "quality", self.quality, f"between 0 and {BEST_QUALITY}")
@@ -38,6 +39,7 @@ class RateConfig(Settings):
         require(is_either, "target_psnr", self.target_psnr, "left out where there is a target_bytes")
         for name, target in (("target_bytes", self.target_bytes), ("target_psnr", self.target_psnr)):
             require(target is None or 0 < target < np.inf, name, target, "above 0")
+            require(target is None or self.effort > 0, "effort", self.effort, f"at least 1 where there is a {name}")
 
 
 def trades(qualities: np.ndarray) -> np.ndarray:

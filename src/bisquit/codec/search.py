@@ -63,7 +63,7 @@ def improve(
             gains = _around(errors - pictures.errors(torch.from_numpy(tried)))[cells]
             gains += _at(prices, here) - _at(prices, best)
             tried[cells] = np.where(gains > 0, best, here)
-            tokens = torch.from_numpy(tried)
+            tokens = torch.from_numpy(tried).to(tokens.device)
             errors = pictures.errors(tokens)
             if progress is not None:
                 progress(sweep * APART**2 + turn + 1, sweeps * APART**2)

@@ -1,0 +1,332 @@
+"""Bytes against quality: bisquit's codec beside JPEG, WebP, AVIF and JPEG XL, on frames that no model has seen.
+
+    python benchmarks/codec.py --frames FRAMES/valid-00.parquet [--count 100] [--models best]
+
+Every codec at many settings (`other_codecs`), also on pictures of half and a third of the size, enlarged again. What a
+setting gives is measured once for the same frames and kept in --runs, so that a run that was stopped goes on; on two
+cores all frames take some hours, most of them AVIF's, and --count takes as many, evenly spread. Then the times of
+encoding and decoding, in alternation. docs/codec.md and its pictures are written anew, and the last line is one JSON
+object with the BD-rates.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from measure import Timing, alternate, finish, machine
+from other_codecs import OTHER_CODECS, SCALES, OtherCodec
+
+from bisquit.atomic import atomic_file
+from bisquit.codec import Codec, RateConfig
+from bisquit.codec.rate import BEST_QUALITY
+from bisquit.errors import ConfigError
+from bisquit.evaluation.rate_distortion import Curve, Setting, bd_rate
+from bisquit.evaluation.reconstruction import ReconstructionMeter
+from bisquit.frames import contact_sheet, load_frames, write_frame
+from bisquit.generate import load
+
+ROOT = Path(__file__).resolve().parent.parent
+IMAGES = ROOT / "docs" / "images"
+OURS = "bisquit"
+QUALITIES = (0, 15, 30, 40, 50, 60, 75, BEST_QUALITY)
+BATCH = 64
+FEWEST_BYTES, MOST_BYTES = 200, 800
+MEASURES = {"psnr_db": "PSNR", "ssim": "SSIM", "ms_ssim": "MS-SSIM"}
+SHOWN = 5  # frames on the sheet
+
+Result = dict[str, float]
+"""The means of one setting: file_bytes, payload_bytes, psnr_db, ssim, ms_ssim."""
+
+
+class Stored(NamedTuple):
+    """A batch of frames as one setting of a codec stores them."""
+
+    files: list[bytes]
+    payloads: list[int]
+    decoded: np.ndarray
+
+
+@dataclass(frozen=True)
+class Point:
+    """One setting of a codec."""
+
+    codec: str
+    label: str
+    """Also the name of the file that its figures are kept in."""
+    store: Callable[[np.ndarray], Stored]
+    """Takes frames, uint8 (B, H, W, 3)."""
+
+
+def main() -> None:
+    """Measure what is not measured yet, then write the page."""
+    options = parse()
+    frames = load_frames(options.frames)
+    rows = np.arange(len(frames))
+    if options.count:
+        rows = np.unique(np.linspace(0, len(frames) - 1, options.count).astype(np.int64))
+    pixels = frames[rows]
+    runs = options.runs / hashlib.sha256(pixels.tobytes()).hexdigest()[:16]
+    runs.mkdir(parents=True, exist_ok=True)
+    codecs = {name: load_codec(name) for name in options.models}
+    points = [*our_points(codecs), *other_points()]
+    results: dict[str, dict[str, Result]] = {}
+    for number, point in enumerate(points, 1):
+        print(f"{number} of {len(points)}: {point.label}", flush=True)
+        results.setdefault(point.codec, {})[point.label] = measured(point, pixels, runs / f"{point.label}.json")
+    rates = {measure: bd_rates(results, measure) for measure in MEASURES}
+    times = timed(next(iter(codecs.values())), pixels)
+    draw_curves(results, IMAGES / "codec.png")
+    write_frame(sheet(points, pixels), IMAGES / "codec-frames.png")
+    with atomic_file(ROOT / "docs" / "codec.md") as partial:
+        partial.write_text(page(results, rates, times, options, len(pixels)))
+    finish(
+        {
+            "frames": len(pixels),
+            "bd_rates": rates,
+            "times": {name: timing.summary() for name, timing in times.items()},
+            "machine": machine("pillow", "pillow-jxl-plugin", "constriction"),
+        }
+    )
+
+
+def parse() -> argparse.Namespace:
+    """Return the options."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--frames", required=True, help="frames that no model has seen")
+    parser.add_argument("--count", type=int, default=0, help="how many of them; 0 for all")
+    parser.add_argument("--models", nargs="+", default=["best"], help="models that ship, the first for the times")
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "codec", help="where figures are kept")
+    return parser.parse_args()
+
+
+def load_codec(name: str) -> Codec:
+    """Return the codec of a model that ships."""
+    model = load(name)
+    return Codec(model.tokenizer, model.prior, model.frame_size)
+
+
+def our_points(codecs: Mapping[str, Codec]) -> Iterator[Point]:
+    """Yield our settings: each quality of each model."""
+    for name, codec in codecs.items():
+        for quality in QUALITIES:
+            rate = RateConfig(quality=quality)
+
+            def store(frames: np.ndarray, codec: Codec = codec, rate: RateConfig = rate) -> Stored:
+                files = codec.compress(frames, rate)
+                payloads = [len(codec.open(file).content) for file in files]
+                return Stored(files, payloads, np.stack(codec.decompress(files)))
+
+            yield Point(OURS, f"{OURS}-{name}-{codec.fingerprint.hex()}-{quality}-{rate.effort}", store)
+
+
+def other_points() -> Iterator[Point]:
+    """Yield the settings of the others."""
+    for codec in OTHER_CODECS:
+        for scale in SCALES:
+            for quality in codec.qualities:
+
+                def store(
+                    frames: np.ndarray, codec: OtherCodec = codec, quality: int = quality, scale: int = scale
+                ) -> Stored:
+                    with ThreadPoolExecutor() as pool:  # the codecs work outside of Python's lock
+                        files = list(pool.map(lambda frame: codec.encode(frame, quality, scale), frames))
+                        decoded = list(pool.map(lambda file: codec.decode(file, frames.shape[1:3]), files))
+                    return Stored(files, [codec.payload(file) for file in files], np.stack(decoded))
+
+                yield Point(codec.name, f"{codec.name}-{quality}-of-1-{scale}".replace(" ", "-"), store)
+
+
+def measured(point: Point, frames: np.ndarray, path: Path) -> Result:
+    """Return a setting's figures, from where they are kept if they are."""
+    if path.exists():
+        kept: Result = json.loads(path.read_text())
+        return kept
+    meter, sizes, payloads = ReconstructionMeter(), 0, 0
+    begin = time.monotonic()
+    for start in range(0, len(frames), BATCH):
+        batch = frames[start : start + BATCH]
+        stored = point.store(batch)
+        sizes += sum(map(len, stored.files))
+        payloads += sum(stored.payloads)
+        meter.update(torch.from_numpy(batch), torch.from_numpy(stored.decoded))
+        if sys.stderr.isatty():
+            left = (time.monotonic() - begin) * (len(frames) / min(start + BATCH, len(frames)) - 1)
+            print(f"\r{left:6.0f} s left", end="\r", file=sys.stderr, flush=True)
+    means = meter.compute()
+    assert means.ms_ssim is not None
+    result = {
+        "file_bytes": sizes / len(frames),
+        "payload_bytes": payloads / len(frames),
+        "psnr_db": means.psnr_db,
+        "ssim": means.ssim,
+        "ms_ssim": means.ms_ssim,
+    }
+    with atomic_file(path) as partial:
+        partial.write_text(json.dumps(result))
+    return result
+
+
+def curve(settings: Mapping[str, Result], measure: str, size: str = "file_bytes") -> Curve:
+    """Return a codec's curve."""
+    return Curve([Setting(result[size], result[measure]) for result in settings.values()])
+
+
+def bd_rates(results: Mapping[str, Mapping[str, Result]], measure: str) -> dict[str, float | None]:
+    """Return our BD-rate against each codec and against the best of all, whole files and payloads.
+
+    None where our best quality is below what it is to be compared with.
+    """
+    found: dict[str, float | None] = {}
+    for size, suffix in (("file_bytes", ""), ("payload_bytes", ", payloads")):
+        ours = curve(results[OURS], measure, size)
+        others = {name: curve(settings, measure, size) for name, settings in results.items() if name != OURS}
+        for name, of in {
+            **{name: [one] for name, one in others.items()},
+            "the best of all": [*others.values()],
+        }.items():
+            try:
+                found[name + suffix] = bd_rate(ours, of, FEWEST_BYTES, MOST_BYTES)
+            except ConfigError as error:
+                print(f"{MEASURES[measure]} against {name}{suffix}: {error}", flush=True)
+                found[name + suffix] = None
+    return found
+
+
+def timed(codec: Codec, frames: np.ndarray) -> dict[str, Timing]:
+    """Return the seconds for a picture: encoding with and without the search, and decoding, alone and in a batch."""
+    batch, one = frames[:BATCH], frames[:1]
+    rates = {"nearest tokens": RateConfig(effort=0), "searched": RateConfig()}
+    files, file = codec.compress(batch, rates["nearest tokens"]), codec.compress(one, rates["nearest tokens"])
+    sides: dict[str, Callable[[], object]] = {}
+    for name, rate in rates.items():
+        sides[f"encode one, {name}"] = lambda rate=rate: codec.compress(one, rate)
+        sides[f"encode {len(batch)}, {name}"] = lambda rate=rate: codec.compress(batch, rate)
+    sides["decode one"] = lambda: codec.decompress(file)
+    sides[f"decode {len(batch)}"] = lambda: codec.decompress(files)
+    for other in OTHER_CODECS:
+        quality = other.qualities[len(other.qualities) // 2]
+        sides[f"encode one, {other.name}"] = lambda other=other, quality=quality: other.encode(one[0], quality, 1)
+    seconds = alternate(sides, rounds=3)
+    return {name: timing.scaled(1 / len(batch) if f" {len(batch)}" in name else 1) for name, timing in seconds.items()}
+
+
+def draw_curves(results: Mapping[str, Mapping[str, Result]], path: Path) -> None:
+    """Draw every codec's curve, bytes against each measure, into a PNG."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, panels = plt.subplots(1, len(MEASURES), figsize=(5.2 * len(MEASURES), 4.2))
+    for panel, (measure, title) in zip(panels, MEASURES.items(), strict=True):
+        for name, settings in results.items():
+            of = curve(settings, measure)
+            style = {"color": "black", "linewidth": 2.5} if name == OURS else {}
+            panel.plot(np.exp(of.log_bytes), of.qualities, marker=".", label=name, **style)
+        panel.set(xlim=(100, 1000), xlabel="bytes", ylabel=title)
+        inside = [
+            q for s in results.values() for q in (r[measure] for r in s.values() if 100 <= r["file_bytes"] <= 1000)
+        ]
+        panel.set_ylim(min(inside), max(inside))
+        panel.grid(alpha=0.3)
+    panels[0].legend()
+    figure.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def sheet(points: Sequence[Point], frames: np.ndarray) -> np.ndarray:
+    """Return frames above what each codec makes of them in no fewer bytes than ours: the best of all its settings."""
+    shown = frames[np.linspace(0, len(frames) - 1, SHOWN).astype(np.int64)]
+    ours = next(point for point in points if f"-{RateConfig().quality}-" in point.label).store(shown)
+    rows = [shown, ours.decoded]
+    for codec in dict.fromkeys(point.codec for point in points if point.codec != OURS):
+        tries = [point.store(shown) for point in points if point.codec == codec]
+        rows.append(np.stack([nearest_above(tries, i, len(ours.files[i]), shown[i]) for i in range(SHOWN)]))
+    return contact_sheet(np.concatenate(rows), SHOWN)
+
+
+def nearest_above(tries: Sequence[Stored], picture: int, size: int, frame: np.ndarray) -> np.ndarray:
+    """Return the best decoding of a picture among the smallest three files of at least `size` bytes, or the largest."""
+    by_size = sorted((len(stored.files[picture]), n) for n, stored in enumerate(tries))
+    enough = [n for length, n in by_size if length >= size] or [by_size[-1][1]]
+    decoded = [tries[n].decoded[picture] for n in enough[:3]]
+    return min(decoded, key=lambda other: float(np.square(other.astype(np.float64) - frame).sum()))
+
+
+def page(
+    results: Mapping[str, Mapping[str, Result]],
+    rates: Mapping[str, Mapping[str, float | None]],
+    times: Mapping[str, Timing],
+    options: argparse.Namespace,
+    count: int,
+) -> str:
+    """Return the page as Markdown."""
+    on = machine("pillow", "pillow-jxl-plugin", "constriction")
+    names = list(rates["psnr_db"])
+    rate_rows = "\n".join(
+        f"| {name} | " + " | ".join(percent(rates[measure][name]) for measure in MEASURES) + " |" for name in names
+    )
+    our_rows = "\n".join(
+        f"| {label.split('-')[1]} | {label.split('-')[-2]} | {r['file_bytes']:.0f} | {r['psnr_db']:.2f} |"
+        f" {r['ssim']:.3f} | {r['ms_ssim']:.3f} |"
+        for label, r in sorted(results[OURS].items(), key=lambda item: item[1]["file_bytes"])
+    )
+    time_rows = "\n".join(f"| {name} | {timing.median_s * 1e3:.0f} |" for name, timing in times.items())
+    return f"""# The codec beside others
+
+Frames in all pictures: SuperTuxKart and its contributors, [supertuxkart.net](https://supertuxkart.net), CC BY-SA 4.0.
+
+Bytes against quality on {count:,} frames of races that no model has seen, whole files, means over the frames. Made on
+{on["date"]}, on {on["cores"]} cores ({on["processor"]}), by
+
+    make bench-codec FRAMES={Path(options.frames).name}{f" ARGS='--count {options.count}'" if options.count else ""}
+
+![Curves](images/codec.png)
+
+JPEG with optimised tables, WebP at method 6, AVIF at its slowest, JPEG XL at effort 9; each also with pictures of half
+and a third of the size, enlarged again, of which a curve takes the best. How many fewer bytes the codec needs for the
+same quality (BD-rate, between {FEWEST_BYTES} and {MOST_BYTES} bytes; a dash: it does not reach their best):
+
+| against | {" | ".join(MEASURES.values())} |
+| --- |{" --- |" * len(MEASURES)}
+{rate_rows}
+
+"Payloads" leaves out what is no picture: containers, headers and checksums, of all codecs.
+
+| model | quality | bytes | PSNR, dB | SSIM | MS-SSIM |
+| --- | --- | --- | --- | --- | --- |
+{our_rows}
+
+Frames; what the codec makes of them at quality {RateConfig().quality}; and what JPEG, WebP, AVIF and JPEG XL make of
+them in no fewer bytes:
+
+![Frames](images/codec-frames.png)
+
+Milliseconds for a picture, the model loaded:
+
+| | ms |
+| --- | --- |
+{time_rows}
+"""
+
+
+def percent(rate: float | None) -> str:
+    """Return a rate as it is written."""
+    return "—" if rate is None else f"{rate:+.1%}".replace("-", "−")
+
+
+if __name__ == "__main__":
+    main()
