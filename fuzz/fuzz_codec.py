@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import functools
 import hashlib
+import inspect
 import json
 import re
 import resource
@@ -23,19 +24,14 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FunctionType, ModuleType
 
 import numpy as np
 import torch
 from torch import nn
 
-if "--worker" in sys.argv:  # the process that libFuzzer runs in, whose imports are watched
-    import atheris
-
-    with atheris.instrument_imports(include=["bisquit.codec"]):
-        pass
-
 from bisquit.autoencoder import AutoEncoderConfig
-from bisquit.codec import Archive, Codec, RateConfig, archive, picture_file
+from bisquit.codec import Archive, Codec, RateConfig, archive, codec, coding, picture_file
 from bisquit.errors import CodecError
 from bisquit.priors import RasterConfig, build_prior
 from bisquit.quantizers import BSQConfig
@@ -206,12 +202,26 @@ def fuzz_guided() -> tuple[int, float]:
 
 def be_libfuzzer(options: argparse.Namespace) -> None:
     """Be the process that libFuzzer runs in; it exits by itself."""
+    import atheris
+
+    for module in (archive, coding, codec, picture_file):
+        for function in functions_of(module):
+            atheris.instrument_func(function)
     options.corpus.mkdir(parents=True, exist_ok=True)
     for data in seeds():
         (options.corpus / hashlib.sha256(data).hexdigest()[:16]).write_bytes(data)
     flags = [f"-runs={options.runs}", f"-max_total_time={options.seconds}", f"-max_len={LONGEST}", "-timeout=10"]
     atheris.Setup([sys.argv[0], *flags, "-print_final_stats=1", str(options.corpus)], watched())
     atheris.Fuzz()
+
+
+def functions_of(module: ModuleType) -> Iterator[FunctionType]:
+    """Yield the functions and methods that a module defines."""
+    for owner in (module, *(kind for kind in vars(module).values() if isinstance(kind, type))):
+        for value in vars(owner).values():
+            function = inspect.unwrap(value) if callable(value) else None
+            if isinstance(function, FunctionType) and function.__module__ == module.__name__:
+                yield function
 
 
 def watched() -> Callable[[bytes], None]:
