@@ -12,12 +12,12 @@ from bisquit.presets import get_preset
 from bisquit.record import RunRecord
 
 
-def record(folder: Path, changes: dict[str, object], **sources: str) -> None:
+def record(folder: Path, changes: dict[str, object], *, finished: bool = True, **sources: str) -> None:
     """Leave a run's record behind, of the `small` preset's prior with other training settings."""
     recipe = get_preset("small").prior
     changed = recipe.replace(training=recipe.training.replace(**changes))
     data = {"tokens": {"pictures": 9}}
-    RunRecord("prior", "small", changed.to_dict(), data, "bf16", {"torch": "2"}, sources).save(folder)
+    RunRecord("prior", "small", changed.to_dict(), data, "bf16", {"torch": "2"}, sources, finished).save(folder)
 
 
 def test_the_commands_are_those_of_the_runs_and_of_the_one_that_it_started_from(tmp_path: Path) -> None:
@@ -26,6 +26,15 @@ def test_the_commands_are_those_of_the_runs_and_of_the_one_that_it_started_from(
     assert ship_model.history(tmp_path / "next") == [
         "bisquit train prior --preset small --frames FRAMES --out first",
         "bisquit train prior --preset small --epochs 3 --snapshot-epochs 1,3 --tokens TOKENS --start first --out next",
+    ]
+
+
+def test_a_run_that_was_stopped_says_so_and_its_snapshots_are_its_own(tmp_path: Path) -> None:
+    record(tmp_path / "first", {}, finished=False, frames="anywhere")
+    record(tmp_path / "next", {}, tokens="any", start=str(tmp_path / "first" / "epoch-04"))
+    assert ship_model.history(tmp_path / "next") == [
+        "bisquit train prior --preset small --frames FRAMES --out first  # stopped before its end",
+        "bisquit train prior --preset small --tokens TOKENS --start first --out next",
     ]
 
 

@@ -44,8 +44,9 @@ def prepare(prior: SequentialPrior, backend: Backend = "auto", precision: Precis
         if device.type != "cuda" or backend == "engine":
             raise ConfigError("bfloat16 is for PyTorch on a GPU: on a CPU, int8 is faster")
         return GraphedPrior(prior, torch.bfloat16)
+    is_for_engine = _is_for_engine(device, backend)
     model = IntegerPrior(prior) if precision == "int8" else prior
-    if _is_for_engine(device, backend):
+    if is_for_engine:
         return EnginePrior(model)
     if backend == "auto" and device.type == "cuda" and isinstance(model, RasterPrior):
         return GraphedPrior(model, torch.float32)
@@ -58,9 +59,9 @@ def prepare_tokenizer(tokenizer: Tokenizer, backend: Backend = "auto") -> Intege
     All give the same tokens and pixels. "auto": the engine, where the tokenizer is on the CPU and the engine is built.
     Raises ModelError if it cannot be rounded to integers, ConfigError for what cannot be.
     """
-    device = _device(tokenizer, backend)
+    is_for_engine = _is_for_engine(_device(tokenizer, backend), backend)
     integer = IntegerTokenizer(tokenizer)
-    return EngineTokenizer(integer) if _is_for_engine(device, backend) else integer
+    return EngineTokenizer(integer) if is_for_engine else integer
 
 
 def _device(module: nn.Module, backend: Backend) -> torch.device:
