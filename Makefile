@@ -88,7 +88,7 @@ $(VENV)/.fuzz: $(VENV)/.setup
 	@touch $@
 
 FUZZ_S ?= 60
-fuzz: $(VENV)/.fuzz ## Give damaged and crafted bytes to all that reads bytes from outside, FUZZ_S=60 seconds
+fuzz: $(VENV)/.fuzz ## Give the codec damaged and crafted bytes, FUZZ_S=60 seconds
 	$(BIN)/python fuzz/fuzz_codec.py --seconds $(FUZZ_S) $(ARGS)
 
 check: $(VENV)/.setup ## Lint, check the format, the types and the import order

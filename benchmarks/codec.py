@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,7 +29,7 @@ from measure import Timing, alternate, finish, machine
 from other_codecs import OTHER_CODECS, SCALES, OtherCodec
 
 from bisquit.atomic import atomic_file
-from bisquit.codec import Codec, RateConfig
+from bisquit.codec import Codec, RateConfig, search
 from bisquit.codec.rate import BEST_QUALITY
 from bisquit.errors import ConfigError
 from bisquit.evaluation.rate_distortion import Curve, Setting, bd_rate
@@ -118,6 +119,8 @@ def load_codec(name: str) -> Codec:
 
 def our_points(codecs: Mapping[str, Codec]) -> Iterator[Point]:
     """Yield our settings: each quality of each model."""
+    code = sorted(Path(search.__file__).parent.glob("*.py"))
+    sources = hashlib.sha256(b"".join(path.read_bytes() for path in code)).hexdigest()[:8]  # what was kept is of these
     for name, codec in codecs.items():
         for quality in QUALITIES:
             rate = RateConfig(quality=quality)
@@ -127,7 +130,7 @@ def our_points(codecs: Mapping[str, Codec]) -> Iterator[Point]:
                 payloads = [len(codec.open(file).content) for file in files]
                 return Stored(files, payloads, np.stack(codec.decompress(files)))
 
-            yield Point(OURS, f"{OURS}-{name}-{codec.fingerprint.hex()}-{quality}-{rate.effort}", store)
+            yield Point(OURS, f"{OURS}-{name}-{codec.fingerprint.hex()}-{sources}-{quality}-{rate.effort}", store)
 
 
 def other_points() -> Iterator[Point]:
@@ -144,7 +147,8 @@ def other_points() -> Iterator[Point]:
                         decoded = list(pool.map(lambda file: codec.decode(file, frames.shape[1:3]), files))
                     return Stored(files, [codec.payload(file) for file in files], np.stack(decoded))
 
-                yield Point(codec.name, f"{codec.name}-{quality}-of-1-{scale}".replace(" ", "-"), store)
+                label = f"{codec.name}-{version(codec.package)}-{quality}-of-1-{scale}".replace(" ", "-")
+                yield Point(codec.name, label, store)
 
 
 def measured(point: Point, frames: np.ndarray, path: Path) -> Result:
@@ -276,6 +280,7 @@ def page(
     """Return the page as Markdown."""
     on = machine("pillow", "pillow-jxl-plugin", "constriction")
     names = list(rates["psnr_db"])
+    arguments = f"--count {options.count} --models {' '.join(options.models)}"
     rate_rows = "\n".join(
         f"| {name} | " + " | ".join(percent(rates[measure][name]) for measure in MEASURES) + " |" for name in names
     )
@@ -292,19 +297,21 @@ Frames in all pictures: SuperTuxKart and its contributors, [supertuxkart.net](ht
 Bytes against quality on {count:,} frames of races that no model has seen, whole files, means over the frames. Made on
 {on["date"]}, on {on["cores"]} cores ({on["processor"]}), by
 
-    make bench-codec FRAMES={Path(options.frames).name}{f" ARGS='--count {options.count}'" if options.count else ""}
+    make bench-codec FRAMES={Path(options.frames).name} ARGS='{arguments}'
 
 ![Curves](images/codec.png)
 
 JPEG with optimised tables, WebP at method 6, AVIF at its slowest, JPEG XL at effort 9; each also with pictures of half
-and a third of the size, enlarged again, of which a curve takes the best. How many fewer bytes the codec needs for the
-same quality (BD-rate, between {FEWEST_BYTES} and {MOST_BYTES} bytes; a dash: it does not reach their best):
+and a third of the size, enlarged again, of which a curve takes the best. How many bytes more (+) or fewer (−) the codec
+needs for the same quality (BD-rate, between {FEWEST_BYTES} and {MOST_BYTES} bytes; a dash: it does not reach their
+best):
 
 | against | {" | ".join(MEASURES.values())} |
 | --- |{" --- |" * len(MEASURES)}
 {rate_rows}
 
-"Payloads" leaves out what is no picture: containers, headers and checksums, of all codecs.
+"Payloads" leaves out containers: our header with its checksum, JFIF's, RIFF's and AVIF's boxes; a JPEG's tables and all
+of a bare JPEG XL count.
 
 | model | quality | bytes | PSNR, dB | SSIM | MS-SSIM |
 | --- | --- | --- | --- | --- | --- |

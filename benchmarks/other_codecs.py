@@ -27,6 +27,8 @@ class OtherCodec:
     qualities: tuple[int, ...]
     options: dict[str, Any]
     payload: Callable[[bytes], int]
+    package: str = "pillow"
+    """The Python package that has it."""
 
     def encode(self, frame: np.ndarray, quality: int, scale: int) -> bytes:
         """Store a frame, uint8 (H, W, 3)."""
@@ -72,5 +74,5 @@ OTHER_CODECS = (
     OtherCodec("JPEG", "JPEG", (2, 4, 7, 11, 16, 22, 30, 40, 55), {"optimize": True, "subsampling": 2}, jpeg_payload),
     OtherCodec("WebP", "WEBP", (0, 2, 5, 9, 14, 20, 28, 40, 55, 70), {"method": 6}, webp_payload),
     OtherCodec("AVIF", "AVIF", (8, 14, 20, 26, 32, 38, 45, 52, 60, 70), {"speed": 0}, avif_payload),
-    OtherCodec("JPEG XL", "JXL", (5, 10, 16, 23, 31, 40, 50, 60, 72), {"effort": 9}, len),
+    OtherCodec("JPEG XL", "JXL", (5, 10, 16, 23, 31, 40, 50, 60, 72), {"effort": 9}, len, "pillow-jxl-plugin"),
 )

@@ -109,10 +109,9 @@ def check(data: bytes) -> None:
     elif kind == 3:
         read_archive(rest)
     else:
-        for name, file in read_archive(changed(sound_archive(), rest)):
+        for _, file in read_archive(changed(sound_archive(), rest)):
             picture = decoded(file)
-            number = int(name.removeprefix("folder/").removesuffix(".png")) if file in files else -1
-            assert picture is None or np.array_equal(picture, pictures[number])
+            assert picture is None or np.array_equal(picture, pictures[files.index(file)])
 
 
 def decoded(file: bytes) -> np.ndarray | None:

@@ -1,5 +1,6 @@
 // exp2, gelu, its slope and log on vectors: the polynomials of src/bisquit/engine/arithmetic.py. Compiled without fused
-// products (int8.cpp) they give that module's bits; with them (float32.cpp) they are faster and as accurate.
+// products (int8.cpp, pictures.cpp) they give that module's bits; with them (float32.cpp) they are faster and as
+// accurate.
 
 #pragma once
 

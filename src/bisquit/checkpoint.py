@@ -5,8 +5,8 @@ by which models are judged, is a folder with `features.safetensors`. The metadat
 `bisquit`, JSON with the format's version, the part's kind and its configuration; the prior's names the fingerprint of
 the tokenizer that its tokens come from. Nothing in these files is ever run.
 
-Weights are written as float32, as float16, or as int8, half as large again: then each row of a matrix has a step of its
-own, in a tensor beside it, as the integer engine rounds it, and what is no matrix is float16.
+Weights are written as float32, as float16, or as int8, in half of float16's bytes: then each row of a matrix has a step
+of its own, in a tensor beside it, as the integer engine rounds it, and what is no matrix is float16.
 """
 
 from __future__ import annotations
@@ -159,8 +159,8 @@ def _weights(module: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:
         return {name: value.to(dtype).contiguous() for name, value in weights.items()}
     tensors = {}
     for name, value in weights.items():
-        if not value.isfinite().all():
-            raise ModelError(f"{name} has weights that are not finite: they cannot be rounded to int8")
+        if not value.isfinite().all() or (value.ndim < 2 and not value.half().isfinite().all()):
+            raise ModelError(f"{name} has weights that are not finite, or too large: they cannot be rounded")
         if value.ndim < 2:
             tensors[name] = value.half()
             continue

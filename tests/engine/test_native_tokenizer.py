@@ -81,10 +81,12 @@ def test_other_arrays_are_refused(make_tokenizer, make_noise) -> None:
     frames = torch.from_numpy(make_noise(2)[:])
     with pytest.raises(ShapeError, match="uint8"):
         engine.encode(frames.float())
-    with pytest.raises(ShapeError, match=r"tokens must be \(2, 2, 3\)"):
-        engine.slopes(torch.zeros(2, 3, 2, dtype=torch.int64), frames)
-    with pytest.raises(ShapeError, match=r"tokens must be \(2, 2, 3\)"):
-        engine.slopes(torch.zeros(1, 2, 3, dtype=torch.int64), frames)
+    for tokenizer in (engine, IntegerTokenizer(make_tokenizer())):
+        for shape in ((2, 3, 2), (1, 2, 3)):
+            with pytest.raises(ShapeError, match=r"they must be \(2, 2, 3\)"):
+                tokenizer.slopes(torch.zeros(shape, dtype=torch.int64), frames)
+        with pytest.raises(TokenError):
+            tokenizer.slopes(torch.full((2, 2, 3), 8), frames)
 
 
 def test_the_backend_is_chosen_by_name(make_tokenizer) -> None:
@@ -95,10 +97,11 @@ def test_the_backend_is_chosen_by_name(make_tokenizer) -> None:
         prepare_tokenizer(make_tokenizer(), "fast")  # type: ignore[arg-type]
 
 
-def test_kernels_that_are_not_there_are_named(make_tokenizer, make_noise) -> None:
-    engine = EngineTokenizer(IntegerTokenizer(make_tokenizer()), kernels="abacus")
-    with pytest.raises(ValueError, match="no kernels 'abacus'"):
-        engine.encode(torch.from_numpy(make_noise(1)[:]))
+def test_kernels_that_are_not_there_are_named(make_tokenizer) -> None:
+    with pytest.raises(ConfigError, match="kernels is abacus"):
+        EngineTokenizer(IntegerTokenizer(make_tokenizer()), kernels="abacus")
+    with pytest.raises(ConfigError, match="threads is 0"):
+        EngineTokenizer(IntegerTokenizer(make_tokenizer()), threads=0)
 
 
 @pytest.mark.parametrize(

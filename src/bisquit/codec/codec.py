@@ -101,7 +101,10 @@ class Codec:
             return list(map(Try, files, self._good(files, tokens, pictures, rate)))
 
         if has_target:
-            return furthest(len(frames), attempt)
+            found = furthest(len(frames), attempt)
+            if progress is not None:
+                progress(1, 1)  # they may have settled in fewer rounds
+            return found
         return attempt(np.arange(len(frames)), np.full(len(frames), rate.quality))
 
     def _pack(self, tokens: Tensor, frames: Tensor, progress: Progress | None) -> list[bytes]:

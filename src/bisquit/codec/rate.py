@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
@@ -44,7 +45,8 @@ class RateConfig(Settings):
 
 def trades(qualities: np.ndarray) -> np.ndarray:
     """Return the squared levels that a bit is worth at qualities (B,): whole numbers, the same on every machine."""
-    return np.rint(LARGEST_TRADE * 2.0 ** (-qualities / QUALITIES_TO_HALVE))
+    falling = np.rint(LARGEST_TRADE * 2.0 ** (-qualities / QUALITIES_TO_HALVE))
+    return np.where(qualities >= BEST_QUALITY, 0.0, falling)
 
 
 def most_error(psnr: float, values: int) -> float:
@@ -63,7 +65,7 @@ class Try:
 def furthest(count: int, attempt: Callable[[np.ndarray, np.ndarray], list[Try]]) -> list[Try]:
     """Return for each of `count` pictures the good try furthest along, of steps 0 to 100; that of step 0 if none is.
 
-    attempt: takes pictures and a step for each, int64 arrays. A good step is taken to have none that is not before it.
+    attempt: takes pictures and a step for each, int64 arrays. Where a step is good, all before it are taken to be good.
     """
     good, bad = np.full(count, -1), np.full(count, BEST_QUALITY + 1)
     found: list[Try | None] = [None] * count
@@ -76,4 +78,5 @@ def furthest(count: int, attempt: Callable[[np.ndarray, np.ndarray], list[Try]])
                 bad[picture] = step
             if tried.is_good or step == 0:
                 found[picture] = tried
-    return [tried for tried in found if tried is not None]
+    assert all(found)  # step 0 was tried, or a good one further along
+    return cast(list[Try], found)

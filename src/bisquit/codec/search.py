@@ -1,13 +1,13 @@
 """The search for better tokens: those of the least squared error and bits together, not merely the nearest ones.
 
-A token's cost is the squared error around it and, times `trade`, its bits under the prior, given the tokens that are
-before it now. A sweep goes through the grid in turns, each of cells three apart:
+A token's cost is the squared error around it and, times `trade`, its bits under the prior. A sweep takes bits and the
+slopes of the error as they are, then goes through the grid in turns, each of cells three apart:
 
-    slopes of the error ──quadratic model──> the cheapest code of each cell ──decode──> kept where the cost really fell
+    quadratic model of the error ──> the cheapest code of each cell ──decode──> kept where error and bits really fell
 
-The quadratic model's curvature is measured on the picture itself. What a changed token does to the bits of later ones
-is left out; the next sweep sees it. Everything that decides is a whole number, so that the same tokens come out on
-every machine and in any batch.
+The model's curvature is measured on the picture itself; the error that decides is that of the cell and those next to
+it. What a changed token does further away, and to the bits of later ones, is left out until the next sweep. Everything
+that decides is a whole number, so that the same tokens come out on every machine and in any batch.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def improve(
     sweeps: int,
     progress: Progress | None = None,
 ) -> Tensor:
-    """Return tokens, int64 (B, h, w), of less cost than those given.
+    """Return tokens, int64 (B, h, w), of less cost than those given, by and large.
 
     frames: uint8 (B, H, W, 3), what they stand for. trade: float64 (B,), squared levels of 255 that a bit is worth in
     each picture. The prior is one whose logits are the same on every machine. progress: called with the turns done and
@@ -48,11 +48,10 @@ def improve(
     if sweeps == 0:
         return tokens
     pictures = _Pictures(tokenizer, frames)
-    curvature = pictures.curvature(tokens)
+    curvature, errors = pictures.curvature(tokens), pictures.errors(tokens)
     for sweep in range(sweeps):
         logits = prior.logits(tokens).view(*tokens.shape, -1).cpu().numpy()
         slopes = np.rint(tokenizer.slopes(tokens, frames).cpu().numpy().astype(np.float64))
-        errors = pictures.errors(tokens)
         for turn in range(APART**2):
             cells = (slice(None), slice(turn // APART, None, APART), slice(turn % APART, None, APART))
             prices = np.rint(logits[cells] * (-LOG2_E * trade[:, None, None, None]))  # but for what all codes share

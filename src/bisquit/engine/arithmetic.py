@@ -6,7 +6,7 @@ time, by single operations that IEEE 754 rounds correctly: + - x / sqrt and roun
 and never fused, on float32 unless float64 is named. No sum of floats, no library's exp, tanh or power. Tensors are
 divided by tensors alone, since a GPU turns a division by a number into a product.
 
-`native/int8.cpp` does the same operations in the same order, and the tests compare both bit by bit.
+`native/int8.cpp` and `pictures.cpp` do the same operations in the same order; the tests compare them bit by bit.
 """
 
 from __future__ import annotations

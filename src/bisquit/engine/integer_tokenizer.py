@@ -20,10 +20,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bisquit.autoencoder import check_frames, pad_to_patches
+from bisquit.autoencoder import check_frames, pad_to_patches, patch_grid
 from bisquit.engine import arithmetic
 from bisquit.engine.arithmetic import Codes, product, to_codes
-from bisquit.errors import ModelError
+from bisquit.errors import ModelError, ShapeError
 from bisquit.quantizers import BSQ
 from bisquit.quantizers.bsq import pack_bits, unpack_bits
 from bisquit.tokenizer import Tokenizer
@@ -84,8 +84,9 @@ class IntegerTokenizer(nn.Module):
 
         tokens: int64 (B, h, w). frames: uint8 (B, H, W, 3), what they stand for. The error is a sum over the pixels of
         whole patches, in squared levels of 255; a bit counts as -1 or 1, as if it could lie between. By the chain rule,
-        in integers from layer to layer.
+        in integers from layer to layer. Raises ShapeError unless there is a picture's tokens for each frame.
         """
+        check_pairs(tokens, frames, self.patch_size)
         x = self._codes(tokens)
         seen = []
         for block in cast(Sequence[IntegerBlock], self.decoder):
@@ -175,6 +176,13 @@ class IntegerBlock(nn.Module):
         of_hidden = self.second(slope) * arithmetic.gelu_slope(hidden)
         of_x: Tensor = self.first(of_hidden) * arithmetic.gelu_slope(x)
         return slope + of_x
+
+
+def check_pairs(tokens: Tensor, frames: Tensor, patch_size: int) -> None:
+    """Raise ShapeError unless tokens (B, h, w) are on the grid of frames (B, H, W, 3), and as many."""
+    wanted = (len(frames), *patch_grid(frames.shape[1], frames.shape[2], patch_size))
+    if tuple(tokens.shape) != wanted:
+        raise ShapeError(f"tokens are {tuple(tokens.shape)}: they must be {wanted} for frames {tuple(frames.shape)}")
 
 
 def _pixels(x: Tensor) -> Tensor:

@@ -45,7 +45,7 @@ def engine_missing() -> str | None:
 
 def usable_kernels() -> list[str]:
     """Return the kinds of kernels that this processor can run, fastest first. Raises ConfigError if none is built."""
-    require_engine()
+    _require_engine()
     return _native.kernels()
 
 
@@ -64,7 +64,7 @@ class EnginePrior(SequentialPrior):
         Raises ConfigError if the engine is not built, ModelError if weights are not finite.
         """
         super().__init__()
-        require_engine()
+        _require_engine()
         self.config, self.bits, self.grid = prior.config, prior.bits, prior.grid
         self.prior = prior
         self.threads = threads or torch.get_num_threads()
@@ -239,7 +239,6 @@ def _integer_arrays(prior: IntegerPrior) -> dict[str, np.ndarray]:
     return found
 
 
-def require_engine() -> None:
-    """Raise ConfigError, which says why, if the native engine cannot be used."""
+def _require_engine() -> None:
     if _MISSING is not None:
         raise ConfigError(f"the native engine is not built here ({_MISSING}): install a C++ compiler, and bisquit anew")

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from bisquit.autoencoder import check_frames
-from bisquit.engine.integer_tokenizer import IntegerTokenizer
-from bisquit.engine.native import engine_missing, require_engine
+from bisquit.config import require
+from bisquit.engine.integer_tokenizer import IntegerTokenizer, check_pairs
+from bisquit.engine.native import engine_missing, usable_kernels
 from bisquit.errors import ModelError, ShapeError, TokenError
 
 if engine_missing() is None:
@@ -21,9 +22,12 @@ class EngineTokenizer:
     def __init__(self, tokenizer: IntegerTokenizer, threads: int | None = None, kernels: str = "") -> None:
         """Pack a tokenizer. threads: PyTorch's number by default; kernels: the fastest.
 
-        Raises ConfigError if the engine is not built, ModelError for a shape that it does not take.
+        Raises ConfigError if the engine is not built or has no such kernels, ModelError for a shape that it does not
+        take.
         """
-        require_engine()
+        known = usable_kernels()
+        require(not kernels or kernels in known, "kernels", kernels, "one of " + ", ".join(known))
+        require(threads is None or 1 <= threads <= 1024, "threads", threads, "between 1 and 1024")
         self.bits, self.patch_size = tokenizer.bits, tokenizer.patch_size
         self.threads = threads or torch.get_num_threads()
         self.kernels = kernels
@@ -41,7 +45,10 @@ class EngineTokenizer:
 
     def encode(self, frames: Tensor) -> Tensor:
         """Turn frames, uint8 (B, H, W, 3), into tokens, int64 (B, h, w)."""
-        return torch.from_numpy(self._tokenizer.encode(_frames(frames), self.threads, self.kernels))
+        try:
+            return torch.from_numpy(self._tokenizer.encode(_frames(frames), self.threads, self.kernels))
+        except ValueError as error:  # of frames that are too large
+            raise ShapeError(str(error)) from error
 
     def decode(self, tokens: Tensor, size: tuple[int, int]) -> Tensor:
         """Turn tokens, int64 (B, h, w), into frames, uint8 (B, H, W, 3), cropped to size (H, W)."""
@@ -56,10 +63,11 @@ class EngineTokenizer:
     def slopes(self, tokens: Tensor, frames: Tensor) -> Tensor:
         """Return how the squared error changes with each bit, float32 (B, h, w, bits): `IntegerTokenizer.slopes`."""
         arrays = tokens.contiguous().numpy(), _frames(frames)
+        check_pairs(tokens, frames, self.patch_size)
         try:
             return torch.from_numpy(self._tokenizer.slopes(*arrays, self.threads, self.kernels))
         except ValueError as error:
-            raise ShapeError(str(error)) from error
+            raise TokenError(str(error)) from error
 
 
 def _frames(frames: Tensor) -> np.ndarray:
