@@ -65,7 +65,7 @@ tokenizers: $(VENV)/.setup ## Vary the best preset's tokenizer, sharpen its deco
 bench-sampling: $(VENV)/.bench ## Measure painting against every other way: the last line is one JSON object
 	env -u OMP_WAIT_POLICY $(BIN)/python benchmarks/sampling.py
 
-bench-codec: $(VENV)/.bench ## Measure the codec against others and write docs/codec.md: FRAMES=..., some hours
+bench-codec: $(VENV)/.bench ## Measure the codec against others and write docs/codec.md: FRAMES=...
 	@test -n "$(FRAMES)" || { echo "make bench-codec needs FRAMES=..." >&2; exit 1; }
 	$(BIN)/python benchmarks/codec.py --frames '$(FRAMES)' $(ARGS)
 

@@ -3,10 +3,9 @@
     python benchmarks/codec.py --frames FRAMES/valid-00.parquet [--count 100] [--models best]
 
 Every codec at many settings (`other_codecs`), also on pictures of half and a third of the size, enlarged again. What a
-setting gives is measured once for the same frames and kept in --runs, so that a run that was stopped goes on; on two
-cores all frames take some hours, most of them AVIF's, and --count takes as many, evenly spread. Then the times of
-encoding and decoding, in alternation. docs/codec.md and its pictures are written anew, and the last line is one JSON
-object with the BD-rates.
+setting gives is measured once for the same frames and kept in --runs, so that a run that was stopped goes on;
+--count takes as many frames, evenly spread. Then the times of encoding and decoding, in alternation. docs/codec.md and
+its pictures are written anew, and the last line is one JSON object with the BD-rates.
 """
 
 from __future__ import annotations
@@ -29,13 +28,13 @@ from measure import Timing, alternate, finish, machine
 from other_codecs import OTHER_CODECS, SCALES, OtherCodec
 
 from bisquit.atomic import atomic_file
+from bisquit.cli.codec import load_codec
 from bisquit.codec import Codec, RateConfig, search
 from bisquit.codec.rate import BEST_QUALITY
 from bisquit.errors import ConfigError
 from bisquit.evaluation.rate_distortion import Curve, Setting, bd_rate
 from bisquit.evaluation.reconstruction import ReconstructionMeter
 from bisquit.frames import contact_sheet, load_frames, write_frame
-from bisquit.generate import load
 
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES = ROOT / "docs" / "images"
@@ -79,7 +78,7 @@ def main() -> None:
     pixels = frames[rows]
     runs = options.runs / hashlib.sha256(pixels.tobytes()).hexdigest()[:16]
     runs.mkdir(parents=True, exist_ok=True)
-    codecs = {name: load_codec(name) for name in options.models}
+    codecs = {name: load_codec(name, "cpu") for name in options.models}
     points = [*our_points(codecs), *other_points()]
     results: dict[str, dict[str, Result]] = {}
     for number, point in enumerate(points, 1):
@@ -109,12 +108,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--models", nargs="+", default=["best"], help="models that ship, the first for the times")
     parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "codec", help="where figures are kept")
     return parser.parse_args()
-
-
-def load_codec(name: str) -> Codec:
-    """Return the codec of a model that ships."""
-    model = load(name)
-    return Codec(model.tokenizer, model.prior, model.frame_size)
 
 
 def our_points(codecs: Mapping[str, Codec]) -> Iterator[Point]:

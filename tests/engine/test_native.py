@@ -20,7 +20,7 @@ from torch import Tensor
 
 from bisquit import sampling
 from bisquit.engine import EnginePrior, IntegerPrior, native
-from bisquit.engine.native import _float_arrays, _integer_arrays
+from bisquit.engine.native import _float_arrays, integer_arrays
 from bisquit.errors import ConfigError, ModelError, ShapeError, TokenError
 from bisquit.priors import RasterPrior, SequentialPrior
 from bisquit.sampling import SamplingConfig, picture_seed, sample
@@ -454,7 +454,7 @@ def test_winners_follow_the_chances(kernels: str):
 @functools.cache
 def arrays_of(precision: str) -> dict[str, np.ndarray]:
     prior = Case(neighbours=3).prior()
-    return _integer_arrays(IntegerPrior(prior)) if precision == "int8" else _float_arrays(prior)
+    return integer_arrays(IntegerPrior(prior)) if precision == "int8" else _float_arrays(prior)
 
 
 def pack(precision: str = "float32", arrays: dict[str, Any] | None = None, **changed: Any) -> Any:

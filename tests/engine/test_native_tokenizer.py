@@ -121,8 +121,8 @@ def test_arrays_that_do_not_fit_are_named(
     from bisquit.engine import native_tokenizer
 
     integer = IntegerTokenizer(make_tokenizer(patch_size=4, width=8, bits=6))
-    arrays = native_tokenizer._arrays(integer)
+    arrays = native_tokenizer.integer_arrays(integer)
     arrays.pop(name)
-    monkeypatch.setattr(native_tokenizer, "_arrays", lambda _: arrays | ({} if array is None else {name: array}))
+    monkeypatch.setattr(native_tokenizer, "integer_arrays", lambda _: arrays | ({} if array is None else {name: array}))
     with pytest.raises(ModelError, match=message):
         EngineTokenizer(integer)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bisquit.engine.integer import IntegerPrior, score_unit
 from bisquit.errors import ConfigError, ModelError, ShapeError
@@ -83,7 +83,7 @@ class EnginePrior(SequentialPrior):
                 neighbours=prior.config.neighbours,
                 score_unit=score_unit(transformer.head_width),
                 epsilon=prior.norm.epsilon if isinstance(prior, IntegerPrior) else prior.transformer.norm.eps,
-                arrays=_integer_arrays(prior) if isinstance(prior, IntegerPrior) else _float_arrays(prior),
+                arrays=integer_arrays(prior) if isinstance(prior, IntegerPrior) else _float_arrays(prior),
             )
         except ValueError as error:
             raise ModelError(f"the engine cannot take this prior: {error}") from error
@@ -230,10 +230,10 @@ def _float_arrays(prior: RasterPrior) -> dict[str, np.ndarray]:
     return found
 
 
-def _integer_arrays(prior: IntegerPrior) -> dict[str, np.ndarray]:
-    """Return a prior's codes, steps and tables under the engine's names, which are its own."""
+def integer_arrays(model: nn.Module) -> dict[str, np.ndarray]:
+    """Return the codes, steps and tables of a model in integers under the engine's names, which are its own."""
     found = {}
-    for name, array in prior.state_dict().items():
+    for name, array in model.state_dict().items():
         dtype = torch.int8 if name.endswith(".codes") else torch.int32 if name == "around" else array.dtype
         found[name] = array.to("cpu", dtype).contiguous().numpy()
     return found

@@ -9,7 +9,7 @@ from torch import Tensor
 from bisquit.autoencoder import check_frames
 from bisquit.config import require
 from bisquit.engine.integer_tokenizer import IntegerTokenizer, check_pairs
-from bisquit.engine.native import engine_missing, usable_kernels
+from bisquit.engine.native import engine_missing, integer_arrays, usable_kernels
 from bisquit.errors import ModelError, ShapeError, TokenError
 
 if engine_missing() is None:
@@ -38,7 +38,7 @@ class EngineTokenizer:
                 bits=tokenizer.bits,
                 encoder_blocks=len(tokenizer.encoder),
                 decoder_blocks=len(tokenizer.decoder),
-                arrays=_arrays(tokenizer),
+                arrays=integer_arrays(tokenizer),
             )
         except ValueError as error:
             raise ModelError(f"the engine cannot take this tokenizer: {error}") from error
@@ -73,11 +73,3 @@ class EngineTokenizer:
 def _frames(frames: Tensor) -> np.ndarray:
     check_frames(frames)
     return frames.contiguous().numpy()
-
-
-def _arrays(tokenizer: IntegerTokenizer) -> dict[str, np.ndarray]:
-    """Return a tokenizer's codes, steps and biases under the engine's names, which are its own."""
-    return {
-        name: array.to("cpu", torch.int8 if name.endswith(".codes") else array.dtype).contiguous().numpy()
-        for name, array in tokenizer.state_dict().items()
-    }
