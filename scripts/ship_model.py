@@ -94,8 +94,7 @@ def history(folder: Path) -> list[str]:
     start = run_of(record.sources.get("start"))
     preset: Settings = getattr(get_preset(record.preset), record.stage)
     flags = [f"--preset {record.preset}", *changed_flags(record.recipe, preset.to_dict())]
-    if record.stage == "prior":
-        flags.append("--frames FRAMES" if "frames" in record.sources else "--tokens TOKENS")
+    flags.append("--tokens TOKENS" if "tokens" in record.sources else "--frames FRAMES")
     flags += [f"--start {start.name}"] if start else []
     command = f"bisquit train {record.stage} {' '.join(flags)} --out {folder.name}"
     stopped = "" if record.finished else "  # stopped before its end"
