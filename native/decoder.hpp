@@ -2,7 +2,8 @@
 // int8 do differently is in `Precision`: norms, linear maps, and attention over what a head remembers.
 //
 // A team shares the columns of every map and the heads among its threads, and meets after each; a thread that is a team
-// of its own never waits.
+// of its own never waits. Pictures whose tokens are known are read many tokens at a time, each of which finds in the
+// memory what those before it have left there.
 
 #pragma once
 
@@ -10,6 +11,7 @@
 #include <sched.h>
 #endif
 
+#include "frequencies.hpp"
 #include "race.hpp"
 #include "tile.hpp"
 
@@ -58,10 +60,17 @@ template <class Precision>
 class Decoder {
   public:
     Decoder(const Model& model, Group& group, Barrier& barrier, int rank)
-        : model(model), shape(model.shape), group(group), barrier(barrier), rank(rank), own(group.scratch[rank]) {}
+        : model(model),
+          shape(model.shape),
+          group(group),
+          barrier(barrier),
+          rank(rank),
+          own(group.scratch[rank]),
+          rows(group.rows) {}
 
-    // Compute the logits of the token at a step, for every picture.
+    // Compute the logits of the token at a step, for every picture; of those from a step on, where the group reads.
     void compute(int step) {
+        rows = group.reads && shape.length - step < group.rows ? shape.length - step : group.rows;
         embed(step);
         meet(barrier);
         for (int layer = 0; layer < shape.n_layers; ++layer) {
@@ -88,12 +97,13 @@ class Decoder {
         meet(barrier);
     }
 
-    // Take the next token of every picture: the winner of its race, or the one that is given.
+    // Take the next token of every picture: the winner of its race, the one that is chosen, or the one that is given.
     void take(int step, const Task& task) {
-        const Share rows = share(group.rows, rank, barrier.size);
-        for (int row = rows.begin; row < rows.end; ++row) {
+        if (task.chooser) return choose(step, *task.chooser);
+        const Share own_rows = share(rows, rank, barrier.size);
+        for (int row = own_rows.begin; row < own_rows.end; ++row) {
             Picture& picture = group.pictures[row];
-            const float* logits = group.logits + size_t(row) * shape.codebook_stride();
+            const float* logits = logits_of(row);
             picture.is_in_doubt = false;
             if (!is_finite(logits)) __atomic_store_n(&group.is_finite, false, __ATOMIC_RELAXED);
             uint32_t* words = group.words + size_t(row) * 2 * shape.codebook;
@@ -105,16 +115,52 @@ class Decoder {
                 picture.tokens[step] = outcome.token;
                 picture.is_in_doubt = outcome.is_in_doubt;
             }
-            if (picture.bits) picture.bits[step] = bits(logits, static_cast<int>(picture.tokens[step]));
         }
     }
 
+    // Keep what is asked for of the tokens that were computed last; return whether all logits were finite.
+    bool keep(int step, const Reading& reading) {
+        for (int row = 0; row < rows; ++row) {
+            const float* logits = logits_of(row);
+            if (!is_finite(logits)) return false;
+            const size_t at = step + row;
+            const int token = static_cast<int>(group.pictures[0].tokens[at]);
+            if (reading.logits) __builtin_memcpy(reading.logits + at * shape.codebook, logits, shape.codebook * 4);
+            if (reading.bits) reading.bits[at] = bits(logits, token);
+            if (reading.intervals) {
+                int32_t* const frequencies_ = reinterpret_cast<int32_t*>(own.race);
+                frequencies(logits, shape.codebook, frequencies_);
+                int64_t before = 0;
+                for (int code = 0; code < token; ++code) before += frequencies_[code];
+                reading.intervals[2 * at] = before;
+                reading.intervals[2 * at + 1] = frequencies_[token];
+            }
+        }
+        return true;
+    }
+
   private:
+    void choose(int step, const Chooser& chooser) {
+        const Share own_rows = share(rows, rank, barrier.size);
+        for (int row = own_rows.begin; row < own_rows.end; ++row)
+            if (is_finite(logits_of(row)))
+                frequencies(logits_of(row), shape.codebook, group.frequencies + size_t(row) * shape.codebook_stride());
+            else
+                __atomic_store_n(&group.is_finite, false, __ATOMIC_RELAXED);
+        meet(barrier);
+        if (rank == 0 && group.is_finite) group.is_stopped = !chooser.choose(chooser.context, group, step);
+    }
+
+    const Picture& picture_of(int row) const { return group.pictures[group.reads ? 0 : row]; }
+    int step_of(int row, int first) const { return group.reads ? first + row : first; }
+    const float* logits_of(int row) const { return group.logits + size_t(row) * shape.codebook_stride(); }
+
     // x = what stands before this step, what its neighbours add one after another, and its place.
-    void embed(int step) {
+    void embed(int first) {
         const Share columns = share(shape.width_stride() / LANES, rank, barrier.size);
-        for (int row = 0; row < group.rows; ++row) {
-            const int64_t* tokens = group.pictures[row].tokens;
+        for (int row = 0; row < rows; ++row) {
+            const int step = step_of(row, first);
+            const int64_t* tokens = picture_of(row).tokens;
             const int stride = shape.width_stride();
             const float* before = step == 0 ? model.start : model.embedding + size_t(tokens[step - 1]) * stride;
             const float* place = model.place + size_t(step) * stride;
@@ -137,13 +183,13 @@ class Decoder {
     }
 
     void norm(const Norm& norm) {
-        for (int row = 0; row < group.rows; ++row)
+        for (int row = 0; row < rows; ++row)
             Precision::norm(group.x + size_t(row) * shape.width_stride(), norm, shape.width, shape.width_stride(), own,
                             row, shape.widest());
     }
 
     void prepare(const float* x, int stride) {
-        for (int row = 0; row < group.rows; ++row)
+        for (int row = 0; row < rows; ++row)
             Precision::prepare(x + size_t(row) * stride, stride, own, row, shape.widest());
     }
 
@@ -157,9 +203,8 @@ class Decoder {
     template <class Finish>
     void multiply_panel(const Matrix& matrix, int panel, const Finish& finish) {
         int row = 0;
-        while (row < group.rows)
-            row +=
-                Precision::template tile<TILE_ROWS>(matrix, panel, own, row, group.rows - row, shape.widest(), finish);
+        while (row < rows)
+            row += Precision::template tile<TILE_ROWS>(matrix, panel, own, row, rows - row, shape.widest(), finish);
     }
 
     void add_to_x(const Matrix& matrix) {
@@ -170,7 +215,7 @@ class Decoder {
     }
 
     // For this thread's heads: queries, keys and values of the step, and what the queries find.
-    void attend(int layer, int step, const Matrix& qkv) {
+    void attend(int layer, int first_step, const Matrix& qkv) {
         const int stride = shape.heads_stride(), head_panels = shape.head_stride() / PANEL;
         const auto keep = [&](int row, int column, F y) { store(group.qkv + size_t(row) * 3 * stride + column, y); };
         const Share heads = share(shape.n_heads, rank, barrier.size);
@@ -180,7 +225,8 @@ class Decoder {
                 multiply_panel(qkv, first + panel, keep);
         }
         const int half = shape.head_width() / 2;
-        for (int row = 0; row < group.rows; ++row)
+        for (int row = 0; row < rows; ++row) {
+            const int step = step_of(row, first_step);
             for (int head = heads.begin; head < heads.end; ++head) {
                 float* q = group.qkv + size_t(row) * 3 * stride + head * shape.head_stride();
                 float *k = q + stride, *v = k + stride;
@@ -189,10 +235,11 @@ class Decoder {
                     rotate(q, model.cosine + place, model.sine + place, half);
                     rotate(k, model.cosine + place, model.sine + place, half);
                 }
-                const Memory& memory = group.pictures[row].memory[layer * shape.n_heads + head];
+                const Memory& memory = picture_of(row).memory[layer * shape.n_heads + head];
                 float* found = group.mixed + size_t(row) * stride + head * shape.head_stride();
                 Precision::attend(q, k, v, memory, step, shape, own, found);
             }
+        }
     }
 
     bool is_finite(const float* logits) const {
@@ -203,8 +250,7 @@ class Decoder {
 
     // -log2 of a token's chance.
     float bits(const float* logits, int token) const {
-        float most = logits[0];
-        for (int i = 1; i < shape.codebook; ++i) most = logits[i] > most ? logits[i] : most;
+        const float most = largest_of(logits, shape.codebook);
         double total = 0;
         for (int i = 0; i < shape.codebook_stride(); i += LANES) {
             const F chance = exp2((load(logits + i) - most) * LOG2_E);
@@ -220,6 +266,7 @@ class Decoder {
     Barrier& barrier;
     const int rank;
     const Scratch& own;
+    int rows;
 };
 
 template <class Precision>
@@ -230,11 +277,22 @@ void decode(const Model& model, Group& group, const Task& task, Barrier& barrier
         decoder.compute(step);
         decoder.take(step, task);
         meet(barrier);
-        goes_on = step + 1 < task.until && group.is_finite && !barrier.was_late;
+        goes_on = step + 1 < task.until && group.is_finite && !group.is_stopped && !barrier.was_late;
         for (int row = 0; row < group.rows; ++row) goes_on = goes_on && !group.pictures[row].is_in_doubt;
     }
     meet(barrier);
     if (rank == 0) group.step = step;
+}
+
+template <class Precision>
+bool read(const Model& model, Group& group, const Reading& reading) {
+    Barrier alone{1};
+    Decoder<Precision> decoder(model, group, alone, 0);
+    for (int step = 0; step < model.shape.length; step += group.rows) {
+        decoder.compute(step);
+        if (!decoder.keep(step, reading)) return false;
+    }
+    return true;
 }
 
 }  // namespace bisquit::VARIANT

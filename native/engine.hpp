@@ -1,8 +1,7 @@
-// The engine as the rest of the world sees it: models packed from plain arrays, and sessions that decode with them.
+// The engine as the rest of the world sees it: models and tokenizers packed from plain arrays.
 
 #pragma once
 
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -32,9 +31,11 @@ class PackedModel {
 
 struct Kernels {
     const char* name;
-    Decode float32;
-    Decode int8;
+    DecoderKernels float32;
+    DecoderKernels int8;
     TokenizerKernels tokenizer;
+
+    const DecoderKernels& decoder(bool is_int8) const { return is_int8 ? int8 : float32; }
 };
 
 // The kernels that this processor can run, the fastest first.
@@ -75,64 +76,6 @@ class PackedTokenizer {
     TokenizerModel packed;
     std::vector<ResidualBlock> encoder, decoder, decoder_back;
     Room room;
-};
-
-// Pictures that are decoded together, each with a memory of its own. Not to be used by two threads at once.
-class Session {
-  public:
-    // Throws std::invalid_argument where a number is out of its range or the kernels are not usable here.
-    Session(const PackedModel& model, int batch, int threads, const std::string& kernels);
-    Session(const Session&) = delete;
-
-    // Draw the races of each picture from a Mersenne twister with its seed.
-    void seed(const uint32_t* seeds);
-    // Take tokens as given where `known`, [batch][length], is not zero; everywhere if it is null.
-    void give(const int64_t* tokens, const uint8_t* known);
-    // Measure what each token costs, from here on.
-    void measure();
-    // Decode all pictures until a step, with races for the tokens that are not given; without a race, all are taken
-    // from `give`. Returns the pictures whose last race was in doubt: `decide` their tokens, and advance again.
-    std::vector<int> advance(int until, const std::optional<Race>& race);
-    // Replace the token that a picture took last.
-    void decide(int picture, int64_t token);
-    // How many tokens of a picture are done.
-    int done(int picture) const;
-    // Whether all logits so far were finite.
-    bool is_finite() const;
-
-    const PackedModel& model;
-    const int batch;
-    const int64_t* tokens() const { return all_tokens.data(); }  // [batch][length]
-    const float* bits() const;                                   // [batch][length]
-    const float* logits(int picture) const;                      // [codebook]
-    const uint32_t* words(int picture) const;                    // [2 codebook]
-    const Shape& shape() const { return model.model().shape; }
-
-  private:
-    // Decode one group with all threads, or, while the machine seems busy, with this one alone.
-    void advance_team(Group& group, const Task& task);
-    static void check(const Race& race);
-    void check(int picture) const;
-    void check(int64_t token) const;
-    const Group& group_of(int picture) const { return groups[places[picture].group]; }
-
-    Decode decode;
-    int threads;
-    int team;
-    std::vector<Group> groups;
-    std::vector<Picture> pictures;
-    struct Place {
-        int group, row;
-    };
-    std::vector<Place> places;  // of each picture
-    std::vector<Memory> memory;
-    std::vector<Scratch> scratch;
-    std::vector<Twister> twisters;
-    Buffer<int64_t> all_tokens;
-    Buffer<uint8_t> all_known;
-    Buffer<float> all_bits;
-    std::vector<Buffer<float>> float_room;
-    std::vector<Buffer<uint8_t>> byte_room;
 };
 
 }  // namespace bisquit

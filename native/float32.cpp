@@ -125,4 +125,8 @@ void decode_float32(const Model& model, Group& group, const Task& task, Barrier&
     decode<Float32>(model, group, task, barrier, rank);
 }
 
+bool read_float32(const Model& model, Group& group, const Reading& reading) {
+    return read<Float32>(model, group, reading);
+}
+
 }  // namespace bisquit::VARIANT

@@ -65,4 +65,17 @@ INLINE F log(F x) {
     return exponent * 0.693147181f + (r - r * r * 0.5f + r * r * r * p);
 }
 
+// The largest of n numbers, none of which is not a number.
+INLINE float largest_of(const float* x, int n) {
+    float most = x[0];
+    int i = 0;
+    if (n >= LANES) {
+        F top = load(x);
+        for (i = LANES; i + LANES <= n; i += LANES) top = larger(load(x + i), top);
+        most = largest(top);
+    }
+    for (; i < n; ++i) most = x[i] > most ? x[i] : most;
+    return most;
+}
+
 }  // namespace bisquit::VARIANT

@@ -178,4 +178,6 @@ void decode_int8(const Model& model, Group& group, const Task& task, Barrier& ba
     decode<Int8>(model, group, task, barrier, rank);
 }
 
+bool read_int8(const Model& model, Group& group, const Reading& reading) { return read<Int8>(model, group, reading); }
+
 }  // namespace bisquit::VARIANT

@@ -2,23 +2,23 @@
 
 #include "engine.hpp"
 
+#define BISQUIT_DECODER(processor, precision)                                      \
+    namespace processor##_##precision {                                            \
+        void decode_##precision(const Model&, Group&, const Task&, Barrier&, int); \
+        bool read_##precision(const Model&, Group&, const Reading&);               \
+        constexpr DecoderKernels kernels = {decode_##precision, read_##precision}; \
+    }
+
 #define BISQUIT_KERNELS(name)                                                                                 \
-    namespace name##_float32 {                                                                                \
-        void decode_float32(const Model&, Group&, const Task&, Barrier&, int);                                \
-    }                                                                                                         \
-    namespace name##_int8 {                                                                                   \
-        void decode_int8(const Model&, Group&, const Task&, Barrier&, int);                                   \
-    }                                                                                                         \
+    BISQUIT_DECODER(name, float32)                                                                            \
+    BISQUIT_DECODER(name, int8)                                                                               \
     namespace name##_pictures {                                                                               \
         void encode_picture(const TokenizerModel&, const Canvas&, const uint8_t*, int64_t*);                  \
         void decode_picture(const TokenizerModel&, const Canvas&, const int64_t*, uint8_t*);                  \
         void slopes_of_picture(const TokenizerModel&, const Canvas&, const int64_t*, const uint8_t*, float*); \
+        constexpr TokenizerKernels kernels = {encode_picture, decode_picture, slopes_of_picture};             \
     }                                                                                                         \
-    const Kernels name##_kernels = {                                                                          \
-        #name,                                                                                                \
-        name##_float32::decode_float32,                                                                       \
-        name##_int8 ::decode_int8,                                                                            \
-        {name##_pictures::encode_picture, name##_pictures::decode_picture, name##_pictures::slopes_of_picture}};
+    const Kernels name##_kernels = {#name, name##_float32::kernels, name##_int8 ::kernels, name##_pictures::kernels};
 
 namespace bisquit {
 

@@ -101,7 +101,6 @@ struct Twister {
 struct Picture {
     int64_t* tokens;       // [length]
     const uint8_t* known;  // [length], not zero where the token is given; null: none is
-    float* bits;           // [length], what each token costs; null: not asked for
     Twister* twister;      // null: nothing is drawn
     const Memory* memory;  // [n_layers][n_heads]
     bool is_in_doubt;      // whether the last race was too close for float32
@@ -118,19 +117,23 @@ struct Scratch {
     float* race;        // [3 codebook_stride]
 };
 
-// Pictures that are decoded in step.
+// Tokens that are decoded side by side: one of each of several pictures, or, where it reads, several of one picture,
+// each after the one before.
 struct Group {
     int rows;
+    bool reads;
     int step;  // tokens done
     bool is_finite;
-    Picture* pictures;
-    float* x;          // [rows][width_stride]
-    float* qkv;        // [rows][3 heads_stride]
-    float* mixed;      // [rows][heads_stride]
-    float* hidden;     // [rows][hidden_stride]
-    float* logits;     // [rows][codebook_stride]
-    uint32_t* words;   // [rows][2 codebook], the random words of the last race: a uniform number is made of two
-    Scratch* scratch;  // [team]
+    bool is_stopped;       // a chooser would not go on
+    Picture* pictures;     // [rows]; one, where it reads
+    float* x;              // [rows][width_stride]
+    float* qkv;            // [rows][3 heads_stride]
+    float* mixed;          // [rows][heads_stride]
+    float* hidden;         // [rows][hidden_stride]
+    float* logits;         // [rows][codebook_stride]
+    uint32_t* words;       // [rows][2 codebook], the random words of the last race: a uniform number is made of two
+    int32_t* frequencies;  // [rows][codebook_stride]
+    Scratch* scratch;      // [team]
 };
 
 // The race for the next token: bisquit.sampling.race. Nothing is drawn where `temperature` is 0.
@@ -142,11 +145,28 @@ struct Race {
     float doubt;
 };
 
-// What is asked of a group: to go on until a step, and to paint, or else to take the tokens as given.
+// What is found of the tokens of a picture that is read, each under the logits that those before it lead to; null where
+// it is not asked for.
+struct Reading {
+    float* logits;       // [length][codebook]
+    float* bits;         // [length], -log2 of the token's chance
+    int64_t* intervals;  // [length][2]: what the frequencies of the codes before the token sum to, and its own
+};
+
+// Someone outside who chooses the tokens of a group at a step by their frequencies, writes them to its pictures, and
+// returns whether to go on.
+struct Chooser {
+    bool (*choose)(void* context, Group&, int step);
+    void* context;
+};
+
+// What is asked of a group: to go on until a step, and to paint, to have the tokens chosen if there is a chooser, or
+// else to take them as given.
 struct Task {
     int until;
     bool paints;
     Race race;
+    const Chooser* chooser;
 };
 
 // A meeting point of the threads of a team. Where a machine is shared, a thread may have lost its processor: the others
@@ -161,5 +181,14 @@ struct Barrier {
 
 // Decodes a group as thread `rank` of a team, until the task is done, a race is in doubt or the team is late.
 using Decode = void (*)(const Model&, Group&, const Task&, Barrier&, int rank);
+
+// Reads a picture whose tokens are known, in a group of its own, and returns whether all logits were finite.
+using Read = bool (*)(const Model&, Group&, const Reading&);
+
+// What is built for each kind of processor and precision.
+struct DecoderKernels {
+    Decode decode;
+    Read read;
+};
 
 }  // namespace bisquit

@@ -13,7 +13,7 @@
 #include <numeric>
 #include <stdexcept>
 
-#include "engine.hpp"
+#include "session.hpp"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -127,6 +127,46 @@ nb::ndarray<nb::numpy, float> slopes(const PackedTokenizer& self, In<int64_t, 3>
                        });
 }
 
+// Read tokens (B, length); `what` makes a picture's readings of its number.
+template <class What>
+void read_tokens(const PackedModel& model, In<int64_t, 2> tokens, int threads, const std::string& kernels, What what) {
+    if (tokens.shape(1) != size_t(model.model().shape.length))
+        throw std::invalid_argument("a picture has " + std::to_string(model.model().shape.length) + " tokens, not " +
+                                    std::to_string(tokens.shape(1)));
+    const int batch = static_cast<int>(tokens.shape(0));
+    std::vector<Reading> readings;
+    for (int i = 0; i < batch; ++i) readings.push_back(what(size_t(i) * tokens.shape(1)));
+    const nb::gil_scoped_release release;
+    if (!read(model, batch, tokens.data(), threads, kernels, readings))
+        throw std::overflow_error(
+            "the prior's logits are not finite: its weights are damaged, or its training diverged");
+}
+
+nb::ndarray<nb::numpy, float> read_logits(const PackedModel& self, In<int64_t, 2> tokens, int threads,
+                                          const std::string& kernels) {
+    const size_t codebook = self.model().shape.codebook;
+    return made<float>({tokens.shape(0), tokens.shape(1), codebook}, [&](float* to, size_t) {
+        read_tokens(self, tokens, threads, kernels,
+                    [&](size_t first) { return Reading{to + first * codebook, nullptr, nullptr}; });
+    });
+}
+
+nb::ndarray<nb::numpy, float> read_bits(const PackedModel& self, In<int64_t, 2> tokens, int threads,
+                                        const std::string& kernels) {
+    return made<float>({tokens.shape(0), tokens.shape(1)}, [&](float* to, size_t) {
+        read_tokens(self, tokens, threads, kernels,
+                    [&](size_t first) { return Reading{nullptr, to + first, nullptr}; });
+    });
+}
+
+nb::ndarray<nb::numpy, int64_t> read_intervals(const PackedModel& self, In<int64_t, 2> tokens, int threads,
+                                               const std::string& kernels) {
+    return made<int64_t>({tokens.shape(0), tokens.shape(1), 2}, [&](int64_t* to, size_t) {
+        read_tokens(self, tokens, threads, kernels,
+                    [&](size_t first) { return Reading{nullptr, nullptr, to + 2 * first}; });
+    });
+}
+
 std::vector<std::string> kernel_names() {
     std::vector<std::string> names;
     for (const Kernels* kernels : usable_kernels()) names.emplace_back(kernels->name);
@@ -152,14 +192,41 @@ class GuardedSession {
         if (known) check_shape(known->shape(0), known->shape(1));
         session.give(tokens.data(), known ? known->data() : nullptr);
     }
-    void measure() {
-        const Guard guard(busy);
-        session.measure();
-    }
     std::vector<int> advance(int until, std::optional<Race> race) {
         const Guard guard(busy);
         const nb::gil_scoped_release release;
         return session.advance(until, race);
+    }
+    void decode(const nb::callable& choose) {
+        const Guard guard(busy);
+        const size_t codebook = session.shape().codebook, stride = session.shape().codebook_stride();
+        std::exception_ptr failure;
+        const Session::Choose chosen = [&](int first, int rows, const int32_t* frequencies, int64_t* tokens) {
+            const nb::gil_scoped_acquire acquire;
+            if (failure) return false;
+            try {
+                const auto array = made<int32_t>({size_t(rows), codebook}, [&](int32_t* to, size_t) {
+                    for (int row = 0; row < rows; ++row)
+                        std::copy_n(frequencies + row * stride, codebook, to + row * codebook);
+                });
+                const auto found = nb::cast<In<int64_t, 1>>(choose(first, array));
+                if (found.shape(0) != size_t(rows)) throw std::invalid_argument("there must be a token for each row");
+                for (int row = 0; row < rows; ++row) {
+                    const int64_t token = found.data()[row];
+                    if (token < 0 || token >= int64_t(codebook)) throw std::invalid_argument("a token is no code");
+                    tokens[row] = token;
+                }
+                return true;
+            } catch (...) {
+                failure = std::current_exception();
+                return false;
+            }
+        };
+        {
+            const nb::gil_scoped_release release;
+            session.decode(chosen);
+        }
+        if (failure) std::rethrow_exception(failure);
     }
     void decide(int picture, int64_t token) {
         const Guard guard(busy);
@@ -168,6 +235,18 @@ class GuardedSession {
     int done(int picture) {
         const Guard guard(busy);
         return session.done(picture);
+    }
+    void take(In<int64_t, 1> tokens) {
+        const Guard guard(busy);
+        if (tokens.shape(0) != size_t(session.batch)) throw std::invalid_argument("there must be a token a picture");
+        for (int i = 0; i < session.batch; ++i) session.decide(i, tokens.data()[i]);
+    }
+    nb::ndarray<nb::numpy, float> all_logits() {
+        const Guard guard(busy);
+        const size_t codebook = session.shape().codebook;
+        return made<float>({size_t(session.batch), codebook}, [&](float* to, size_t) {
+            for (int i = 0; i < session.batch; ++i) std::copy_n(session.logits(i), codebook, to + i * codebook);
+        });
     }
     nb::ndarray<nb::numpy, float> logits(int picture) {
         const Guard guard(busy);
@@ -184,10 +263,6 @@ class GuardedSession {
     nb::ndarray<nb::numpy, int64_t> tokens() {
         const Guard guard(busy);
         return copied(session.tokens(), {size_t(session.batch), size_t(session.shape().length)});
-    }
-    nb::ndarray<nb::numpy, float> bits() {
-        const Guard guard(busy);
-        return copied(session.bits(), {size_t(session.batch), size_t(session.shape().length)});
     }
 
   private:
@@ -223,7 +298,12 @@ NB_MODULE(_native, m) {
         .def("__init__", &make_model, nb::kw_only(), "is_int8"_a, "width"_a, "n_layers"_a, "n_heads"_a,
              "feed_forward"_a, "codebook"_a, "length"_a, "neighbours"_a, "score_unit"_a, "epsilon"_a, "arrays"_a,
              "Pack a model's arrays. Raises ValueError where one is missing, of another shape or type, not finite or "
-             "out of range.");
+             "out of range.")
+        .def("read_logits", &read_logits, "tokens"_a, "threads"_a, "kernels"_a = "",
+             "The logits (B, length, codebook) of tokens (B, length), each given those before it.")
+        .def("read_bits", &read_bits, "tokens"_a, "threads"_a, "kernels"_a = "", "What each token costs (B, length).")
+        .def("read_intervals", &read_intervals, "tokens"_a, "threads"_a, "kernels"_a = "",
+             "What the frequencies of the codes before each token sum to, and its own (B, length, 2).");
 
     nb::class_<PackedTokenizer>(m, "Tokenizer")
         .def("__init__", &make_tokenizer, nb::kw_only(), "patch_size"_a, "width"_a, "bits"_a, "encoder_blocks"_a,
@@ -242,16 +322,19 @@ NB_MODULE(_native, m) {
         .def("seed", &GuardedSession::seed, "seeds"_a, "Draw picture i's races from a Mersenne twister with seeds[i].")
         .def("give", &GuardedSession::give, "tokens"_a, "known"_a = nb::none(),
              "Take tokens (B, length) as given where known, everywhere if it is None.")
-        .def("measure", &GuardedSession::measure, "Measure the bits of every token from here on.")
         .def("advance", &GuardedSession::advance, "until"_a, "race"_a.none() = nb::none(),
              "Decode until a step; return the pictures whose last race is in doubt, which have stopped there.")
         .def("decide", &GuardedSession::decide, "picture"_a, "token"_a, "Replace the token that a picture took last.")
+        .def("take", &GuardedSession::take, "tokens"_a, "Replace the tokens (B,) that all took last.")
+        .def("all_logits", &GuardedSession::all_logits, "The logits (B, codebook) of the last tokens.")
+        .def("decode", &GuardedSession::decode, "choose"_a,
+             "Decode all pictures: choose(first, frequencies (n, codebook)) returns the tokens (n,) of pictures from "
+             "the "
+             "first on. It is called by several threads. What it raises ends the session.")
         .def("done", &GuardedSession::done, "picture"_a, "How many tokens of a picture are done.")
         .def("logits", &GuardedSession::logits, "picture"_a, "The logits (codebook,) of a picture's last token.")
         .def("words", &GuardedSession::words, "picture"_a, "The random words (2 codebook,) of a picture's last race.")
         .def_prop_ro("is_finite", &GuardedSession::is_finite, "Whether all logits so far were finite.")
         .def_prop_ro("tokens", &GuardedSession::tokens, nb::rv_policy::automatic,
-                     "All tokens (B, length); those to come are as given, else 0.")
-        .def_prop_ro("bits", &GuardedSession::bits, nb::rv_policy::automatic,
-                     "What every token costs (B, length), from `measure` on.");
+                     "All tokens (B, length); those to come are as given, else 0.");
 }

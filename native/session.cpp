@@ -1,6 +1,7 @@
 // Sessions: the memory of pictures that are decoded together, and the threads that decode them.
 
-#include "engine.hpp"
+#include "session.hpp"
+
 #include "threads.hpp"
 
 #include <algorithm>
@@ -11,8 +12,8 @@
 namespace bisquit {
 namespace {
 
-constexpr size_t CACHED_BYTES = 8 << 20;  // of keys and values that a group may hold, to stay in a processor's cache
-constexpr int MOST_ROWS = 8;              // of a group: as many as are multiplied at a time
+constexpr size_t CACHED_BYTES = 16 << 20;  // of keys and values that a group may hold, to stay in a processor's cache
+constexpr int MOST_ROWS = 8;               // of a group: as many as are multiplied at a time
 
 // Until when the machine is taken to be busy with other work, so that teams would wait for one another.
 using Clock = std::chrono::steady_clock;
@@ -24,59 +25,28 @@ std::atomic<Clock::time_point> busy_until{Clock::time_point::min()};
 Session::Session(const PackedModel& model, int batch, int threads, const std::string& kernels)
     : model(model),
       batch(batch),
-      decode(model.is_int8 ? find_kernels(kernels).int8 : find_kernels(kernels).float32),
-      threads(threads) {
+      kernels(find_kernels(kernels).decoder(model.is_int8)),
+      threads(threads),
+      workspace(model) {
     require(1 <= batch && batch <= 1 << 16, "batch is " + std::to_string(batch) + ": it must be between 1 and 65536");
     require(1 <= threads && threads <= 1024,
             "threads is " + std::to_string(threads) + ": it must be between 1 and 1024");
-    const Shape& s = shape();
-    const size_t values_a_head = size_t(s.length_stride()) * (s.key_channels() + s.value_channels());
-    const size_t heads = size_t(s.n_layers) * s.n_heads;
-    const size_t bytes_a_picture = heads * values_a_head * (model.is_int8 ? 1 : sizeof(float));
+    const size_t length = shape().length;
     team = batch < threads ? threads : 1;
-    const int fitting = static_cast<int>(std::clamp<size_t>(CACHED_BYTES / bytes_a_picture, 1, MOST_ROWS));
+    const int fitting = static_cast<int>(std::clamp<size_t>(CACHED_BYTES / workspace.bytes_a_picture(), 1, MOST_ROWS));
     const int each = (batch + threads - 1) / threads;  // pictures for a thread
     const int count = team > 1 ? 1 : std::min(batch, threads * ((each + fitting - 1) / fitting));
 
-    const auto floats = [&](size_t count) { return float_room.emplace_back(count).data(); };
-    const auto bytes = [&](size_t count) { return byte_room.emplace_back(count).data(); };
-    const size_t length = s.length;
     all_tokens = Buffer<int64_t>(batch * length);
     pictures.resize(batch);
     places.resize(batch);
-    memory.resize(batch * heads);
-    for (int i = 0; i < batch; ++i) {
-        pictures[i] = {all_tokens.data() + i * length, nullptr, nullptr, nullptr, memory.data() + i * heads, false};
-        uint8_t* room = bytes(bytes_a_picture);
-        float* steps = model.is_int8 ? floats(heads * 2 * s.length_stride()) : nullptr;
-        const size_t unit = model.is_int8 ? 1 : sizeof(float);
-        for (size_t head = 0; head < heads; ++head) {
-            uint8_t* keys = room + head * values_a_head * unit;
-            float* step = steps ? steps + head * 2 * s.length_stride() : nullptr;
-            memory[i * heads + head] = {keys, keys + size_t(s.length_stride()) * s.key_channels() * unit, step,
-                                        step ? step + s.length_stride() : nullptr};
-        }
-    }
-    scratch.resize(size_t(count) * team);
+    for (int i = 0; i < batch; ++i)
+        pictures[i] = {all_tokens.data() + i * length, nullptr, nullptr, workspace.picture_memory(), false};
     for (int g = 0; g < count; ++g) {
         const int first = static_cast<int>(int64_t(batch) * g / count);
         const int rows = static_cast<int>(int64_t(batch) * (g + 1) / count) - first;
         for (int row = 0; row < rows; ++row) places[first + row] = {g, row};
-        for (int rank = 0; rank < team; ++rank) {
-            const size_t widest = s.widest(), longest = std::max(s.widest(), s.length_stride());
-            scratch[size_t(g) * team + rank] = {floats(rows * widest),
-                                                bytes(rows * widest),
-                                                floats(rows),
-                                                reinterpret_cast<int32_t*>(floats(widest)),
-                                                floats(s.length_stride()),
-                                                bytes(longest),
-                                                floats(size_t(3) * s.codebook_stride())};
-        }
-        const size_t r = rows;
-        groups.push_back({rows, 0, true, pictures.data() + first, floats(r * s.width_stride()),
-                          floats(r * 3 * s.heads_stride()), floats(r * s.heads_stride()), floats(r * s.hidden_stride()),
-                          floats(r * s.codebook_stride()), reinterpret_cast<uint32_t*>(floats(r * 2 * s.codebook)),
-                          scratch.data() + size_t(g) * team});
+        groups.push_back(workspace.group(rows, false, team, pictures.data() + first));
     }
 }
 
@@ -102,16 +72,39 @@ void Session::give(const int64_t* tokens, const uint8_t* known) {
     for (int i = 0; i < batch; ++i) pictures[i].known = known ? all_known.data() + i * length : nullptr;
 }
 
-void Session::measure() {
-    all_bits = Buffer<float>(size_t(batch) * shape().length);
-    for (int i = 0; i < batch; ++i) pictures[i].bits = all_bits.data() + size_t(i) * shape().length;
-}
-
 std::vector<int> Session::advance(int until, const std::optional<Race>& race) {
     require(0 <= until && until <= shape().length,
             "until is " + std::to_string(until) + ": a picture has " + std::to_string(shape().length) + " tokens");
     if (race) check(*race);
-    const Task task{until, race.has_value(), race.value_or(Race{})};
+    run({until, race.has_value(), race.value_or(Race{}), nullptr});
+    std::vector<int> doubts;
+    for (int i = 0; i < batch; ++i)
+        if (pictures[i].is_in_doubt) doubts.push_back(i);
+    return doubts;
+}
+
+void Session::decode(const Choose& choose) {
+    struct Context {
+        Session& session;
+        const Choose& choose;
+    } context{*this, choose};
+    const Chooser chooser{[](void* to, Group& group, int step) {
+                              const Context& context = *static_cast<Context*>(to);
+                              return context.session.choose(context.choose, group, step);
+                          },
+                          &context};
+    run({shape().length, false, Race{}, &chooser});
+}
+
+bool Session::choose(const Choose& choose, Group& group, int step) {
+    const int first = static_cast<int>(group.pictures - pictures.data());
+    std::vector<int64_t> tokens(group.rows);
+    if (!choose(first, group.rows, group.frequencies, tokens.data())) return false;
+    for (int row = 0; row < group.rows; ++row) group.pictures[row].tokens[step] = tokens[row];
+    return true;
+}
+
+void Session::run(const Task& task) {
     if (team > 1) {
         advance_team(groups[0], task);
     } else {
@@ -119,19 +112,15 @@ std::vector<int> Session::advance(int until, const std::optional<Race>& race) {
         run_threads(static_cast<int>(std::min<size_t>(threads, groups.size())), [&](int) {
             for (size_t g = next++; g < groups.size(); g = next++) {
                 Barrier alone{1};
-                decode(model.model(), groups[g], task, alone, 0);
+                kernels.decode(model.model(), groups[g], task, alone, 0);
             }
         });
     }
-    std::vector<int> doubts;
-    for (int i = 0; i < batch; ++i)
-        if (pictures[i].is_in_doubt) doubts.push_back(i);
-    return doubts;
 }
 
 void Session::advance_team(Group& group, const Task& task) {
     const auto goes_on = [&] {
-        return group.step < task.until && group.is_finite &&
+        return group.step < task.until && group.is_finite && !group.is_stopped &&
                std::none_of(
                    group.pictures, group.pictures + group.rows, [](const Picture& p) { return p.is_in_doubt; });
     };
@@ -139,10 +128,10 @@ void Session::advance_team(Group& group, const Task& task) {
     do {
         if (Clock::now() < busy_until.load()) {
             Barrier alone{1};
-            decode(model.model(), group, task, alone, 0);
+            kernels.decode(model.model(), group, task, alone, 0);
         } else {
             Barrier barrier{team};
-            run_threads(team, [&](int rank) { decode(model.model(), group, task, barrier, rank); });
+            run_threads(team, [&](int rank) { kernels.decode(model.model(), group, task, barrier, rank); });
             if (barrier.was_late) busy_until = Clock::now() + BUSY;
         }
     } while (goes_on());
@@ -158,11 +147,6 @@ void Session::decide(int picture, int64_t token) {
 int Session::done(int picture) const {
     check(picture);
     return group_of(picture).step;
-}
-
-const float* Session::bits() const {
-    require(all_bits.data() != nullptr, "bits are measured from measure() on");
-    return all_bits.data();
 }
 
 bool Session::is_finite() const {

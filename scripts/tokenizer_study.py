@@ -149,7 +149,7 @@ def finish(run: Run, seed: int, work: Work) -> None:
     start: tuple[str | Path, ...] = ()
     if run.is_sharpened:
         judge = options.runs / "features"  # of a seed and length of its own: the one that ships is to judge
-        trainings.train("features", judge, *shared, "--seed", "1", "--epochs", "6")
+        trainings.train("features", judge, *shared, "--seed", "1", "--epochs", "2")
         start = ("--start", options.finished, "--features", judge / "run")
     epochs = ("--epochs", str(options.epochs), "--seed", str(seed))
     seconds = trainings.train("tokenizer", folder, *shared, *start, *run.flags, *epochs)

@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from bisquit.codec.coding import TOTAL, Decoders, Encoders, decode, encode, frequencies
+from bisquit.codec.coding import Decoder, decode, encode, encode_intervals
 from bisquit.engine import EnginePrior, IntegerPrior, engine_missing
+from bisquit.engine.frequencies import TOTAL, frequencies
 from bisquit.errors import CodecError, ModelError, TokenError
 
 PICTURES = 5
@@ -53,6 +54,12 @@ def random_rows(generator: np.random.Generator, count: int, codes: int) -> list[
     """Frequencies of every kind: flat, peaked, and with tokens that have hardly a chance."""
     logits = generator.normal(size=(count, codes)) * generator.choice([0.1, 3, 30], size=(count, 1))
     return list(frequencies(torch.from_numpy(logits).float()))
+
+
+def encode_rows(tokens: Sequence[int], rows: Sequence[np.ndarray]) -> bytes:
+    """Encode each token under the frequencies of its row."""
+    intervals = [(row[:token].sum(), row[token]) for token, row in zip(tokens, rows, strict=True)]
+    return encode_intervals(np.array(tokens), np.array(intervals), len(rows[0]))
 
 
 def test_frequencies_are_whole_and_sum_up() -> None:
@@ -103,12 +110,9 @@ def test_the_definition_of_the_range_coder_is_enough_to_decode() -> None:
         rows = random_rows(generator, int(generator.integers(1, 40)), int(generator.choice([2, 16, 64])))
         tokens = [int(generator.choice(len(row), p=row / TOTAL)) for row in rows]
         tokens[0] = int(generator.integers(len(rows[0])))  # however unlikely
-        encoders = Encoders(1)
-        for token, row in zip(tokens, rows, strict=True):
-            encoders.put(np.array([token]), row[None])
-        content = encoders.finish()[0]
-        decoders = Decoders([content])
-        assert [int(decoders.take(row[None])[0]) for row in rows] == tokens
+        content = encode_rows(tokens, rows)
+        decoder = Decoder(content)
+        assert [decoder.take(row) for row in rows] == tokens
         assert reference_decode(content, rows) == tokens
         ideal = -sum(np.log2(row[token] / TOTAL) for token, row in zip(tokens, rows, strict=True)) / 8
         assert len(content) < ideal + 1.5
@@ -118,25 +122,20 @@ def test_the_definition_of_the_range_coder_is_enough_to_decode() -> None:
 def test_a_carry_that_is_pending_at_the_end_comes_out(length: int) -> None:
     """Token 1 of these rows leads the coder to the border between two words, where a carry is held back."""
     parts = [(6121869, 1), (93, 256), (27114, 1), (6941289, 2), (7681269, 1), (3470644, 1), (16069877, 1)]
-    rows = [np.array([[below, own, TOTAL - below - own]]) for below, own in parts]
-    rows += [np.array([[TOTAL // 2, 1, TOTAL - TOTAL // 2 - 1]])] * 9
+    rows = [np.array([below, own, TOTAL - below - own]) for below, own in parts]
+    rows = (rows + [np.array([TOTAL // 2, 1, TOTAL - TOTAL // 2 - 1])] * 9)[:length]
     for last in (0, 1, 2):
-        encoders, tokens = Encoders(1), [1] * (length - 1) + [last]
-        for token, row in zip(tokens, rows, strict=False):
-            encoders.put(np.array([token]), row)
-        content = encoders.finish()[0]
-        decoders = Decoders([content])
-        assert [int(decoders.take(row)[0]) for row in rows[:length]] == tokens
-        assert reference_decode(content, [row[0] for row in rows[:length]]) == tokens
+        tokens = [1] * (length - 1) + [last]
+        content = encode_rows(tokens, rows)
+        decoder = Decoder(content)
+        assert [decoder.take(row) for row in rows] == tokens
+        assert reference_decode(content, rows) == tokens
 
 
 def test_bytes_are_these_for_ever() -> None:
     """They are what lies on people's disks: neither a change here nor another constriction may change them."""
     rows = random_rows(np.random.default_rng(7), 30, 16)
-    encoders = Encoders(1)
-    for token, row in enumerate(rows):
-        encoders.put(np.array([token % 16]), row[None])
-    assert encoders.finish()[0].hex() == GOLDEN
+    assert encode_rows([n % 16 for n in range(len(rows))], rows).hex() == GOLDEN
 
 
 def test_whatever_the_bytes_the_end_is_tokens_or_an_error(prior: IntegerPrior, tokens: Tensor) -> None:

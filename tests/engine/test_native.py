@@ -20,6 +20,7 @@ from torch import Tensor
 
 from bisquit import sampling
 from bisquit.engine import EnginePrior, IntegerPrior, native
+from bisquit.engine.frequencies import TOTAL
 from bisquit.engine.native import _float_arrays, integer_arrays
 from bisquit.errors import ConfigError, ModelError, ShapeError, TokenError
 from bisquit.priors import RasterPrior, SequentialPrior
@@ -85,6 +86,65 @@ def test_logits_are_those_of_float64_as_closely_as_pytorchs(case: Case, kernels:
     error = (EnginePrior(case.prior(), case.threads, kernels).logits(case.tokens()) - wanted).abs().max()
     assert error < 1e-4
     assert error < 1e-5 * scale + 5 * pytorchs_error
+
+
+@every_precision
+@every_kernel
+@every_case
+def test_logits_token_by_token_are_those_of_all_at_once(case: Case, precision: str, kernels: str):
+    engine, tokens = EnginePrior(torch_prior(case, precision), case.threads, kernels), case.tokens()
+    state, last, steps = engine.start(case.batch), None, []
+    for step in range(engine.length):
+        steps.append(engine.next_logits(state, last))
+        last = tokens.flatten(1)[:, step]
+    atol = 0 if precision == "int8" else 1e-5 * max(1, float(exact_logits(case).abs().max()))
+    torch.testing.assert_close(torch.stack(steps, dim=1), engine.logits(tokens), rtol=0, atol=atol)
+
+
+@every_kernel
+@every_case
+def test_intervals_and_frequencies_are_those_of_pytorch(case: Case, kernels: str):
+    prior, tokens = torch_prior(case, "int8"), case.tokens()
+    engine = EnginePrior(prior, case.threads, kernels)
+    wanted = prior.intervals(tokens)
+    np.testing.assert_array_equal(engine.intervals(tokens), wanted)
+    seen = np.zeros(wanted.shape[:2], dtype=np.int64)
+
+    def choose(first: int, frequencies: np.ndarray) -> np.ndarray:
+        """Take the given tokens, and compare what is said of them."""
+        rows = slice(first, first + len(frequencies))
+        step = seen[first].sum()
+        chosen = tokens.flatten(1)[rows, step].numpy()
+        before, own = wanted[rows, step].T
+        assert (frequencies.sum(axis=1) == TOTAL).all()
+        assert (np.take_along_axis(frequencies, chosen[:, None], 1)[:, 0] == own).all()
+        assert ([row[:token].sum() for row, token in zip(frequencies, chosen, strict=True)] == before).all()
+        seen[rows, step] = 1
+        return chosen
+
+    assert torch.equal(engine.decode(case.batch, choose), tokens)
+    assert seen.all()
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("batch", [1, 2, 20])
+def test_what_a_chooser_raises_comes_out_and_ends_it(batch: int, threads: int):
+    case = Case(grid=(5, 7))
+    engine = EnginePrior(torch_prior(case, "int8"), threads)
+    calls = []
+
+    def choose(first: int, frequencies: np.ndarray) -> np.ndarray:
+        calls.append(first)
+        if len(calls) > 10:
+            raise KeyError(first)
+        return np.zeros(len(frequencies), dtype=np.int64)
+
+    with pytest.raises(KeyError):
+        engine.decode(batch, choose)
+    assert len(calls) == 11
+    for wrong in (np.full(batch, 8), np.full(batch, -1), np.zeros(batch + 1, np.int64), None):
+        with pytest.raises((ValueError, TypeError, RuntimeError)):
+            engine.decode(batch, lambda first, frequencies, wrong=wrong: wrong)  # type: ignore[misc]
 
 
 @every_kernel
@@ -724,17 +784,6 @@ def test_a_session_that_has_not_begun_shows_nothing(session: Any):
     assert session.tokens.shape == (2, 6)
 
 
-def test_bits_are_there_once_they_are_measured(session: Any):
-    assert_refused(lambda: session.bits, "measure")
-    session.advance(2)
-    session.measure()
-    session.advance(6)
-    assert (session.bits[:, 2:] > 0).all()
-    assert not session.bits[:, :2].any()
-    session.measure()
-    assert not session.bits.any()
-
-
 def test_a_session_does_not_go_back(session: Any):
     session.advance(4)
     session.advance(2)
@@ -835,19 +884,16 @@ def test_one_prior_paints_in_many_threads_at_once():
 def test_a_session_shared_by_threads_refuses_or_is_right():
     model = EnginePrior(Case(grid=(20, 20), width=64).prior())._model
     session, alone = seeded(model, batch=4), seeded(model, batch=4)
-    tokens = np.arange(1600).reshape(4, 400) % 8
-    for each in (session, alone):
-        each.give(tokens)
-        each.measure()
-    alone.advance(400)
+    race = native._native.Race(temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, doubt=0.0)
+    alone.advance(400, race)
 
     def use(_: int) -> None:
         for until in range(0, 401, 8):
-            session.advance(until)
+            session.advance(until, race)
             session.tokens  # noqa: B018
 
     for error in in_threads(4, use):
         assert isinstance(error, RuntimeError)
         assert str(error) == "the session is in use by another thread"
-    session.advance(400)
-    np.testing.assert_array_equal(session.bits, alone.bits)
+    session.advance(400, race)
+    np.testing.assert_array_equal(session.tokens, alone.tokens)

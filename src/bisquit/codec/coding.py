@@ -1,126 +1,119 @@
 """Entropy coding: tokens to as many bytes as the prior says they are worth, and back, the same on every machine.
 
-    prior in integers ──logits──> frequencies ──range coder──> bytes
-                          ^                                      │
-                          └────────── tokens so far <────────────┘
+    tokens ──prior in integers──> the interval of each among TOTAL ──range coder──> bytes
 
-Logits come from `IntegerPrior` or the engine's int8, which agree to the last bit. They become integer frequencies by
-operations that do (`bisquit.engine.arithmetic`), and integers are all that the range coder sees. docs/format.md defines
-it for who would write another.
+    bytes ──range coder──> a token ──prior in integers──> frequencies of the next
+                  ^                                              │
+                  └──────────────────────────────────────────────┘
+
+Frequencies come from `IntegerPrior` or the engine's int8, which agree to the last bit, and whole numbers are all that
+the range coder sees. docs/format.md defines it for who would write another.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Sequence
 
 import constriction
 import numpy as np
-import torch
 from torch import Tensor
 
 from bisquit.engine import EnginePrior, IntegerPrior
-from bisquit.engine.arithmetic import CHANCE_ONE, LOG2_E, exp2
+from bisquit.engine.frequencies import TOTAL
 from bisquit.errors import CodecError, ModelError
 from bisquit.priors import SequentialPrior
 from bisquit.progress import Progress
 
-TOTAL_BITS = 24
-TOTAL = 2**TOTAL_BITS
-"""What the frequencies of a token sum to; the smallest chance is 1 / TOTAL."""
-
-Choose = Callable[[int, np.ndarray], np.ndarray]
-"""Called with a step and its frequencies, int64 (B, codebook); returns the tokens of that step, int64 (B,)."""
-
-
-def frequencies(logits: Tensor) -> np.ndarray:
-    """Turn logits, float32 (B, codebook), into integers, int64, each at least 1, that sum to TOTAL row by row.
-
-    A token's chance is exp2 of its logit below the row's largest, in units of 2**-16, rounded; what is shared out is
-    TOTAL less one for each token, rounded down, and what is left of that goes to the first of the likeliest.
-    """
-    logits = logits.cpu()
-    exponents = (logits - logits.amax(dim=1, keepdim=True)) * LOG2_E
-    chances = (exp2(exponents) * CHANCE_ONE).round().numpy().astype(np.int64)
-    free = TOTAL - chances.shape[1]
-    shares = chances * free // chances.sum(axis=1, keepdims=True)
-    shares[np.arange(len(shares)), chances.argmax(axis=1)] += free - shares.sum(axis=1)
-    return shares + 1
-
-
-@torch.no_grad()
-def walk(prior: SequentialPrior, batch: int, choose: Choose, progress: Progress | None = None) -> Tensor:
-    """Go through `batch` pictures token by token, each chosen by its frequencies; return them, int64 (B, h, w).
-
-    progress: called with the tokens of a picture that are done and to do. Raises ModelError for a prior whose logits
-    are not the same on every machine.
-    """
-    check_exact(prior)
-    state, last = prior.start(batch), None
-    steps = []
-    for step in range(prior.length):
-        logits = prior.next_logits(state, last)
-        last = torch.from_numpy(choose(step, frequencies(logits))).to(logits.device)
-        steps.append(last)
-        if progress is not None:
-            progress(step + 1, prior.length)
-    return torch.stack(steps, dim=1).view(batch, *prior.grid)
-
-
-def check_exact(prior: SequentialPrior) -> None:
-    """Raise ModelError unless a prior's logits are the same on every machine."""
-    exact = prior.prior if isinstance(prior, EnginePrior) else prior
-    if not isinstance(exact, IntegerPrior):
-        raise ModelError(f"the codec needs a prior in integers, not a {type(exact).__name__}: prepare it in int8")
-
-
-class Encoders:
-    """A range encoder for each picture of a batch."""
-
-    def __init__(self, batch: int) -> None:
-        self._encoders = [constriction.stream.queue.RangeEncoder() for _ in range(batch)]
-
-    def put(self, tokens: np.ndarray, frequencies_: np.ndarray) -> None:
-        """Encode a token of each picture, (B,), under its frequencies (B, codebook)."""
-        for encoder, token, model in zip(self._encoders, tokens.tolist(), _models(frequencies_), strict=True):
-            encoder.encode(token, model)
-
-    def finish(self) -> list[bytes]:
-        """Return what was encoded, big-endian, in as few bytes as a decoder needs that goes on with zeros."""
-        return [_sealed(encoder) for encoder in self._encoders]
-
-
-class Decoders:
-    """A range decoder for each picture of a batch."""
-
-    def __init__(self, contents: Sequence[bytes]) -> None:
-        self._decoders = [_decoder(content) for content in contents]
-
-    def take(self, frequencies_: np.ndarray) -> np.ndarray:
-        """Decode a token of each picture, int64 (B,), under its frequencies (B, codebook)."""
-        try:
-            pairs = zip(self._decoders, _models(frequencies_), strict=True)
-            return np.array([decoder.decode(model) for decoder, model in pairs], dtype=np.int64)
-        except (AssertionError, ValueError) as error:  # constriction's words for data that no encoder made
-            raise CodecError("a picture's content is damaged: no encoder makes such bytes") from error
+AT_ONCE = 16
+"""Pictures that are encoded between two calls of a progress."""
 
 
 def encode(prior: SequentialPrior, tokens: Tensor, progress: Progress | None = None) -> list[bytes]:
-    """Encode the tokens (B, h, w) of pictures, each on its own. Raises ModelError and what `prior.check` does."""
-    prior.check(tokens)
-    encoders, flat = Encoders(len(tokens)), tokens.flatten(1).cpu().numpy()
+    """Encode the tokens (B, h, w) of pictures, each on its own.
 
-    def given(step: int, of_step: np.ndarray) -> np.ndarray:
-        encoders.put(flat[:, step], of_step)
-        return flat[:, step]
-
-    walk(prior, len(tokens), given, progress)
-    return encoders.finish()
+    progress: called with the pictures done and to do. Raises ModelError for a prior whose logits are not the same on
+    every machine, and what `prior.check` does.
+    """
+    exact = require_exact(prior)
+    contents: list[bytes] = []
+    for part in tokens.split(AT_ONCE):
+        flat = part.flatten(1).cpu().numpy()
+        contents += map(encode_intervals, flat, exact.intervals(part), [prior.codebook_size] * len(part))
+        if progress is not None:
+            progress(len(contents), len(tokens))
+    return contents
 
 
 def decode(prior: SequentialPrior, contents: Sequence[bytes], progress: Progress | None = None) -> Tensor:
-    """Return the tokens, int64 (B, h, w), of what `encode` made. Bytes that it did not make give other tokens."""
-    decoders = Decoders(contents)
-    return walk(prior, len(contents), lambda step, of_step: decoders.take(of_step), progress)
+    """Return the tokens, int64 (B, h, w), of what `encode` made. Bytes that it did not make give other tokens.
+
+    progress: called, by any thread, with the tokens done and to do. Raises ModelError as `encode` does, and
+    CodecError for bytes that no encoder makes, where that shows.
+    """
+    exact = require_exact(prior)
+    decoders = [Decoder(content) for content in contents]
+    done, lock = 0, threading.Lock()
+
+    def choose(first: int, frequencies: np.ndarray) -> np.ndarray:
+        nonlocal done
+        tokens = [decoder.take(row) for decoder, row in zip(decoders[first:], frequencies, strict=False)]
+        if progress is not None:
+            with lock:
+                done += len(tokens)
+                progress(done, prior.length * len(decoders))
+        return np.array(tokens, dtype=np.int64)
+
+    return exact.decode(len(contents), choose)
+
+
+def require_exact(prior: SequentialPrior) -> IntegerPrior | EnginePrior:
+    """Return the prior if its logits are the same on every machine; raise ModelError if they are not."""
+    if isinstance(prior, IntegerPrior) or (isinstance(prior, EnginePrior) and isinstance(prior.prior, IntegerPrior)):
+        return prior
+    of = prior.prior if isinstance(prior, EnginePrior) else prior
+    raise ModelError(f"the codec needs a prior in integers, not a {type(of).__name__}: prepare it in int8")
+
+
+def encode_intervals(tokens: np.ndarray, intervals: np.ndarray, codebook_size: int) -> bytes:
+    """Encode tokens (T,) under their intervals (T, 2), big-endian, in as few bytes as a decoder needs that adds zeros.
+
+    A model of three codes is enough for each, and many times faster than one of all: what lies before the token, the
+    token, and what lies after it. Where there is nothing on a side, what is on the other is two codes, for none may be
+    without a frequency. A codebook of two is taken as it is.
+    """
+    before, own = intervals.T
+    after = TOTAL - before - own
+    if codebook_size == 2:
+        chosen, parts = (
+            tokens,
+            np.stack((np.where(tokens == 0, own, before), np.where(tokens == 0, after, own)), axis=1),
+        )
+    else:
+        is_first, is_last = before == 0, after == 0
+        chosen = np.where(is_first, 0, np.where(is_last, 2, 1))
+        parts = np.stack((before, own, after), axis=1)
+        parts[is_first] = np.stack((own, after - 1, np.ones_like(own)), axis=1)[is_first]
+        parts[is_last] = np.stack((np.ones_like(own), before - 1, own), axis=1)[is_last]
+    encoder = constriction.stream.queue.RangeEncoder()
+    encoder.encode(chosen.astype(np.int32), constriction.stream.model.Categorical(perfect=False), _as_floats(parts))
+    return _sealed(encoder)
+
+
+class Decoder:
+    """What is left of a picture's content."""
+
+    def __init__(self, content: bytes) -> None:
+        words = np.frombuffer(content + bytes(-len(content) % 4 + 8), dtype=">u4")
+        self._decoder = constriction.stream.queue.RangeDecoder(words.astype(np.uint32))
+
+    def take(self, frequencies: np.ndarray) -> int:
+        """Decode a token under its frequencies (codebook,). Raises CodecError for bytes of no encoder, if it shows."""
+        model = constriction.stream.model.Categorical(_as_floats(frequencies), perfect=False, lazy=True)
+        try:
+            return int(self._decoder.decode(model))
+        except (AssertionError, ValueError) as error:  # constriction's words for data that no encoder made
+            raise CodecError("a picture's content is damaged: no encoder makes such bytes") from error
 
 
 def _sealed(encoder: constriction.stream.queue.RangeEncoder) -> bytes:
@@ -141,15 +134,10 @@ def _sealed(encoder: constriction.stream.queue.RangeEncoder) -> bytes:
     return whole.rstrip(b"\0")
 
 
-def _models(frequencies_: np.ndarray) -> list[constriction.stream.model.Categorical]:
-    """Return constriction's models of rows of frequencies, which it takes as floats.
+def _as_floats(frequencies: np.ndarray) -> np.ndarray:
+    """Return frequencies (..., codebook) as constriction takes them.
 
-    It gives each token 1 of TOTAL and shares out the rest in proportion, rounding down, so that rows whose rest is
-    TOTAL less the number of tokens come out as they are; their floats are exact.
+    It gives each code 1 of TOTAL and shares out the rest in proportion, rounding down, so that rows whose rest is TOTAL
+    less the number of codes come out as they are; their floats are exact. It takes any memory for contiguous.
     """
-    return [constriction.stream.model.Categorical(row, perfect=False) for row in (frequencies_ - 1) * (1.0 / TOTAL)]
-
-
-def _decoder(content: bytes) -> constriction.stream.queue.RangeDecoder:
-    words = np.frombuffer(content + bytes(-len(content) % 4 + 8), dtype=">u4")
-    return constriction.stream.queue.RangeDecoder(words.astype(np.uint32))
+    return np.ascontiguousarray((frequencies - 1) * (1.0 / TOTAL))

@@ -15,12 +15,14 @@ import math
 from decimal import Decimal, localcontext
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bisquit.engine import arithmetic
 from bisquit.engine.arithmetic import LOG2_E, Codes, to_codes
+from bisquit.engine.frequencies import Choose, frequencies, intervals
 from bisquit.errors import ModelError, ShapeError
 from bisquit.priors import RasterConfig, RasterPrior, SequentialPrior
 from bisquit.transformer import Block, turn_pairs
@@ -75,6 +77,22 @@ class IntegerPrior(SequentialPrior):
             x, _ = block(x, self.turn, None, past)
         logits: Tensor = self.head(self.norm(x))
         return logits
+
+    @torch.no_grad()
+    def intervals(self, tokens: Tensor) -> np.ndarray:
+        """Return where tokens (B, h, w) lie among their frequencies, int64 (B, h w, 2): `frequencies.intervals`."""
+        of_each = [intervals(self.logits(one)[0], one.flatten()) for one in tokens.split(1)]
+        return np.stack(of_each)
+
+    @torch.no_grad()
+    def decode(self, batch: int, choose: Choose) -> Tensor:
+        """Return tokens, int64 (B, h, w), each chosen by its frequencies."""
+        state, last = self.start(batch), None
+        steps = []
+        for _ in range(self.length):
+            last = torch.from_numpy(choose(0, frequencies(self.next_logits(state, last)))).to(self.place.device)
+            steps.append(last)
+        return torch.stack(steps, dim=1).view(batch, *self.grid)
 
     def _add_neighbours(self, x: Tensor, known: Tensor, steps: slice | int) -> Tensor:
         """Add to inputs x (B, T, width), or (B, width) of one step, what neighbours among (B, h w + 1) tokens add."""

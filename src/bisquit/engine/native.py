@@ -11,13 +11,14 @@ PyTorch does the work.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from bisquit.engine.frequencies import Choose
 from bisquit.engine.integer import IntegerPrior, score_unit
 from bisquit.errors import ConfigError, ModelError, ShapeError
 from bisquit.priors import RasterConfig, RasterPrior, SequentialPrior
@@ -145,13 +146,7 @@ class EnginePrior(SequentialPrior):
     @torch.no_grad()
     def logits(self, tokens: Tensor) -> Tensor:
         """Return the logits (B, h w, codebook) of each token of (B, h, w) given those before it."""
-        self.check(tokens)
-        state, last = self.start(len(tokens)), None
-        steps = []
-        for step in range(self.length):
-            steps.append(self.next_logits(state, last))
-            last = tokens.flatten(1)[:, step]
-        return torch.stack(steps, dim=1)
+        return torch.from_numpy(self._read(self._model.read_logits, tokens))
 
     def exact(self) -> SequentialPrior:
         """Return what decides close races: the prior's own way, in PyTorch."""
@@ -167,11 +162,10 @@ class EnginePrior(SequentialPrior):
             raise ShapeError(f"a picture has {self.length} tokens, and all are there")
         self.check_last(last, state.length, state.batch)
         if last is not None:
-            for picture, token in enumerate(last.tolist()):
-                state.session.decide(picture, token)
+            state.session.take(last.numpy())
         state.length += 1
         state.session.advance(state.length)
-        return torch.from_numpy(np.stack([state.session.logits(i) for i in range(state.batch)]))
+        return torch.from_numpy(state.session.all_logits())
 
     @torch.no_grad()
     def token_bits(self, tokens: Tensor) -> Tensor:
@@ -179,13 +173,35 @@ class EnginePrior(SequentialPrior):
 
         Raises ModelError if logits are not finite.
         """
-        self.check(tokens)
-        session = self._session(len(tokens))
-        session.give(tokens.flatten(1).numpy())
-        session.measure()
-        session.advance(self.length)
+        return torch.from_numpy(self._read(self._model.read_bits, tokens)).view(tokens.shape)
+
+    def intervals(self, tokens: Tensor) -> np.ndarray:
+        """Return where tokens (B, h, w) lie among their frequencies, int64 (B, h w, 2); exact in int8 alone.
+
+        First what the frequencies of the codes before a token sum to, then its own. Raises ModelError if logits are not
+        finite.
+        """
+        return self._read(self._model.read_intervals, tokens)
+
+    def decode(self, batch: int, choose: Choose) -> Tensor:
+        """Return tokens, int64 (B, h, w), each chosen by its frequencies; they are exact in int8 alone.
+
+        Raises ModelError if logits are not finite, and what `choose` does.
+        """
+        session = self._session(batch)
+        session.decode(choose)
         require_finite(session.is_finite)
-        return torch.from_numpy(session.bits).view(tokens.shape)
+        return self._tokens(session)
+
+    def _read(self, read: Callable[..., np.ndarray], tokens: Tensor) -> np.ndarray:
+        """Return what the engine finds in tokens (B, h, w)."""
+        self.check(tokens)
+        try:
+            return read(tokens.flatten(1).numpy(), self.threads, self.kernels)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+        except OverflowError as error:
+            raise ModelError(str(error)) from error
 
     def _session(self, batch: int) -> Session:
         try:

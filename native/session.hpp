@@ -1,0 +1,75 @@
+// Sessions: pictures that are painted, or decoded from a file, token by token; and the reading of those that are known.
+
+#pragma once
+
+#include <functional>
+#include <optional>
+
+#include "workspace.hpp"
+
+namespace bisquit {
+
+// Pictures that are decoded together, each with a memory of its own. Not to be used by two threads at once.
+class Session {
+  public:
+    // Throws std::invalid_argument where a number is out of its range or the kernels are not usable here.
+    Session(const PackedModel& model, int batch, int threads, const std::string& kernels);
+    Session(const Session&) = delete;
+
+    // Draw the races of each picture from a Mersenne twister with its seed.
+    void seed(const uint32_t* seeds);
+    // Take tokens as given where `known`, [batch][length], is not zero; everywhere if it is null.
+    void give(const int64_t* tokens, const uint8_t* known);
+    // Decode all pictures until a step, with races for the tokens that are not given; without a race, all are taken
+    // from `give`. Returns the pictures whose last race was in doubt: `decide` their tokens, and advance again.
+    std::vector<int> advance(int until, const std::optional<Race>& race);
+    // Chooses tokens, [rows], of pictures from `first` on, by the frequencies of all codes, [rows][codebook_stride],
+    // and returns whether to go on. Called by several threads, for different pictures, and must not throw.
+    using Choose = std::function<bool(int first, int rows, const int32_t* frequencies, int64_t* tokens)>;
+    // Decode all pictures, each token chosen.
+    void decode(const Choose& choose);
+    // Replace the token that a picture took last.
+    void decide(int picture, int64_t token);
+    // How many tokens of a picture are done.
+    int done(int picture) const;
+    // Whether all logits so far were finite.
+    bool is_finite() const;
+
+    const PackedModel& model;
+    const int batch;
+    const int64_t* tokens() const { return all_tokens.data(); }  // [batch][length]
+    const float* logits(int picture) const;                      // [codebook], with room for whole vectors
+    const uint32_t* words(int picture) const;                    // [2 codebook]
+    const Shape& shape() const { return model.model().shape; }
+
+  private:
+    void run(const Task& task);
+    bool choose(const Choose& choose, Group& group, int step);
+    // Decode one group with all threads, or, while the machine seems busy, with this one alone.
+    void advance_team(Group& group, const Task& task);
+    static void check(const Race& race);
+    void check(int picture) const;
+    void check(int64_t token) const;
+    const Group& group_of(int picture) const { return groups[places[picture].group]; }
+
+    const DecoderKernels& kernels;
+    int threads;
+    int team;
+    std::vector<Group> groups;
+    std::vector<Picture> pictures;
+    struct Place {
+        int group, row;
+    };
+    std::vector<Place> places;  // of each picture
+    Workspace workspace;
+    std::vector<Twister> twisters;
+    Buffer<int64_t> all_tokens;
+    Buffer<uint8_t> all_known;
+};
+
+// Read pictures, tokens [batch][length], each as `readings` asks of it. Returns whether all logits were finite. Throws
+// std::invalid_argument where a number is out of its range or the kernels are not usable here.
+bool read(const PackedModel& model, int batch, const int64_t* tokens, int threads, const std::string& kernels,
+          const std::vector<Reading>& readings);
+
+}  // namespace bisquit

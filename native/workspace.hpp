@@ -1,0 +1,32 @@
+// The memory that pictures are decoded in.
+
+#pragma once
+
+#include "engine.hpp"
+
+namespace bisquit {
+
+class Workspace {
+  public:
+    explicit Workspace(const PackedModel& model);
+
+    // What the heads of one picture remember: [n_layers][n_heads].
+    const Memory* picture_memory();
+    size_t bytes_a_picture() const;
+    // Make ready for another picture.
+    void forget(const Memory* memory) const;
+    // A group of so many rows, for a team of threads.
+    Group group(int rows, bool reads, int team, Picture* pictures);
+
+  private:
+    template <class T>
+    T* room(size_t count) {
+        return reinterpret_cast<T*>(rooms.emplace_back(count * sizeof(T)).data());
+    }
+
+    const PackedModel& model;
+    const Shape& shape;
+    std::vector<Buffer<uint8_t>> rooms;
+};
+
+}  // namespace bisquit
