@@ -4,8 +4,8 @@
 
 Three to four hours a seed on two cores; `--plan` lists the runs and says how long they take. Seed 0 comes first, cheap
 runs before dear ones. Every training is a `bisquit` command, printed before it runs; what is done already is not done
-again, a training that was interrupted goes on, and the page is written anew after each run, from what there is. The
-last line is one JSON object.
+again, a training that was interrupted goes on, and the page is written anew after each run, from what there is. Beside
+it lies docs/ablations.json with all figures, from which another checkout goes on. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -55,6 +55,11 @@ class Work:
         """Return where a run's files are: `run` is bisquit's own, its figures and tokens lie beside that."""
         return self.runs / run.name / f"seed-{seed}"
 
+    @property
+    def record(self) -> Path:
+        """Where all figures are kept."""
+        return self.docs / "ablations.json"
+
     def is_done(self, run: Run, seed: int) -> bool:
         """Whether a run is trained and measured."""
         return (self.folder(run, seed) / FIGURES_FILE).exists()
@@ -76,6 +81,7 @@ def main() -> None:
     if options.plan:
         return
     hold_to(asdict(budget), work.runs)
+    recall(work)
     write(work, list(AXES))
     failed = work_through(
         runs,
@@ -110,6 +116,18 @@ def parse() -> argparse.Namespace:
         if value is not None and value < 1:
             parser.error(f"--{name.replace('_', '-')} is {value}: it must be at least 1")
     return options
+
+
+def recall(work: Work) -> None:
+    """Take what is known of runs of this budget from beside the page, where their folders are not there."""
+    if not work.record.exists() or (record := json.loads(work.record.read_text()))["budget"] != asdict(work.budget):
+        return
+    for name, seeds in record["runs"].items():
+        for seed, figures in seeds.items():
+            path = work.runs / name / f"seed-{seed}" / FIGURES_FILE
+            if not path.exists():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                save_json(figures, path)
 
 
 def axes_of(run: Run) -> list[str]:
@@ -168,6 +186,8 @@ def finish_prior(run: PriorRun, seed: int, work: Work) -> dict[str, Any]:
     source = work.folder(run.tokenizer, seed)
     if not work.is_done(run.tokenizer, seed):  # it failed
         raise CommandFailedError(f"{run.tokenizer.name} is not there")
+    if not (source / "valid.safetensors").exists():  # only its figures are
+        finish(run.tokenizer, seed, work)
     tokens, valid = (TokenSet.load(source / f"{part}.safetensors") for part in ("train", "valid"))
     rows = chosen_rows(len(tokens), run.percent)
     shown = source / "valid-shown.safetensors"
@@ -247,6 +267,10 @@ def write(work: Work, axes: list[str]) -> None:
     text = page(figures, budget, plan(AXES, budget, work.from_parquet), command, work.from_parquet)
     with atomic_file(work.docs / "ablations.md") as partial:
         partial.write_text(text)
+    runs: dict[str, dict[str, Any]] = {}
+    for (name, seed), of_run in figures.items():
+        runs.setdefault(name, {})[str(seed)] = of_run
+    save_json({"budget": asdict(budget), "runs": runs}, work.record)
 
 
 if __name__ == "__main__":

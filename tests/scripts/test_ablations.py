@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -244,3 +245,15 @@ def test_an_axis_is_run_once_from_frames_to_page(
     assert run_all() == (0, last_line)
     assert "holds runs of another budget" in str(run_all("--pictures", "9")[0])
     assert len(commands) == done
+
+    shutil.rmtree(tmp_path / "runs")  # another checkout
+    assert run_all() == (0, last_line)
+    assert len(commands) == done
+    figures = next((tmp_path / "runs").glob("prior-percent-10/*/figures.json"))
+    figures.unlink()
+    record = json.loads((tmp_path / "docs" / "ablations.json").read_text())
+    del record["runs"]["prior-percent-10"]
+    (tmp_path / "docs" / "ablations.json").write_text(json.dumps(record))
+    assert run_all()[0] == 0
+    retrained = [command[1] for command in commands[done:] if command[0] == "train"]
+    assert retrained == ["tokenizer", "prior"]  # over its tokens, which are not there
