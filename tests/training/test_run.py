@@ -367,8 +367,23 @@ def test_a_prior_may_begin_from_bits(data, watch, tmp_path: Path):
     assert table.std() > 0.05
 
 
-def test_a_prior_does_not_start_from_one_of_another_shape(train, make_prior, tmp_path: Path):
-    assert "start from" in refusal(ConfigError, train, "prior", tmp_path, start=make_prior())
+def test_a_prior_takes_what_fits_of_one_of_another_shape(data, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    shape = TransformerConfig(8, 1, 2, 12)
+    recipe = PriorRecipe(RasterConfig(transformer=shape))
+    recipe = recipe.replace(training=recipe.training.replace(epochs=1, learning_rate=1e-9, ema_decay=0))
+    start = RasterPrior(RasterConfig(transformer=shape.replace(n_layers=2)), data.tokens.tokenizer.bits + 1, (1, 2))
+    prior = train_prior(recipe, data.tokens, data.valid_tokens, tmp_path, start=start)
+    own, others = prior.state_dict(), start.state_dict()
+    block = "transformer.blocks.0.attention.qkv.weight"
+    torch.testing.assert_close(own[block], others[block], rtol=0, atol=1e-6)
+    assert own["embedding.weight"].shape != others["embedding.weight"].shape
+    assert "arrays begin anew" in caplog.text
+    assert "embedding.weight" in caplog.text
+
+
+def test_a_prior_does_not_start_from_one_without_an_array_alike(train, tmp_path: Path):
+    start = RasterPrior(RasterConfig(transformer=TransformerConfig(24, 1, 2, 20)), bits=2, grid=(1, 2))
+    assert "start from" in refusal(ConfigError, train, "prior", tmp_path, start=start)
 
 
 @pytest.mark.parametrize("stage", ["tokenizer", "prior", "prior on frames", "features"])

@@ -60,6 +60,8 @@ from bisquit.training.settings import TrainingConfig
 
 PICTURED = 8  # frames in a logged picture
 
+_log = logging.getLogger("bisquit")
+
 
 def train_tokenizer(
     recipe: TokenizerRecipe,
@@ -76,7 +78,7 @@ def train_tokenizer(
     """Train a tokenizer on frames in the folder `out`, and return it.
 
     resume: go on with the run in `out` if there is one. preset, sources: the recipe's name, and where the frames come
-    from, for the record. start: a tokenizer of the recipe's shape whose weights to start from. network: in whose
+    from, for the record. start: a tokenizer to start from, with its weights wherever they fit. network: in whose
     activations frames are compared, where the recipe does so. Raises ConfigError if `start` or `network` do not fit the
     recipe; RunError if `out` holds another run, or one that is not to be resumed; RunStopped on SIGINT or SIGTERM, the
     state saved.
@@ -114,12 +116,12 @@ def train_tokenizer(
 
 def _tokenizer_to_train(recipe: TokenizerRecipe, start: Tokenizer | None) -> Tokenizer:
     tokenizer = Tokenizer(recipe.tokenizer)
-    if start is not None:
-        if start.config != recipe.tokenizer:
-            raise ConfigError(f"the tokenizer to start from is {start.config}, the recipe's {recipe.tokenizer}")
-        tokenizer.load_state_dict(start.state_dict())
-    elif recipe.decoder_only:
+    if recipe.decoder_only and start is None:
         raise ConfigError("a decoder is trained alone on the tokens of a trained encoder: say which to start from")
+    if start is not None:
+        if recipe.decoder_only and start.config != recipe.tokenizer:
+            raise ConfigError(f"the tokenizer to start from is {start.config}, the recipe's {recipe.tokenizer}")
+        _transfer(tokenizer, start)
     if recipe.decoder_only:
         tokenizer.autoencoder.encoder.requires_grad_(False)
         tokenizer.quantizer.freeze_encoding()
@@ -139,7 +141,7 @@ def train_prior(
 ) -> Prior:
     """Train a prior on tokens in the folder `out`, and return it; the tokens' tokenizer is saved beside it.
 
-    resume, preset, sources: as for `train_tokenizer`. start: a prior of the recipe's shape whose weights to start from.
+    resume, preset, sources: as for `train_tokenizer`. start: a prior to start from, with its weights wherever they fit.
     Raises TokenError if the two sets of tokens are of different tokenizers or grids, or if a recipe that changes frames
     at random is given tokens; ConfigError, RunError and RunStopped as `train_tokenizer` does.
     """
@@ -154,7 +156,7 @@ def train_prior(
     if recipe.from_bits:
         prior.start_from_bits()
     if start is not None:
-        _start_from(prior, start)
+        _transfer(prior, start)
     encode = prepared_encode(tokenizer) if isinstance(tokens, FreshTokens) else None
     module = PriorModule(prior, recipe.training, encode, recipe.augmentation)
     record = _opened(wanted, out, resume, recipe)
@@ -199,11 +201,19 @@ def _check_tokens(recipe: PriorRecipe, tokens: TokenSet | FreshTokens, valid: To
         )
 
 
-def _start_from(prior: Prior, start: Prior) -> None:
-    wanted, found = ((p.config, p.bits, p.grid) for p in (prior, start))
-    if found != wanted:
-        raise ConfigError(f"the prior to start from is {found}, the one to train {wanted}")
-    prior.load_state_dict(start.state_dict())
+def _transfer(model: nn.Module, start: nn.Module) -> None:
+    """Give a model another's weights where they are of the same name and shape; the others begin anew, with a warning.
+
+    Raises ConfigError if none are.
+    """
+    own, others = model.state_dict(), start.state_dict()
+    taken = {name: array for name, array in others.items() if name in own and own[name].shape == array.shape}
+    if not taken:
+        raise ConfigError("the model to start from has no weights of the same names and shapes as the one to train")
+    model.load_state_dict(own | taken)
+    if anew := sorted(own.keys() - taken.keys()):
+        shown = ", ".join(anew[:4]) + (f" and {len(anew) - 4} more" if len(anew) > 4 else "")
+        _log.warning("%d of %d arrays begin anew, for the model to start from differs: %s", len(anew), len(own), shown)
 
 
 def train_features(
