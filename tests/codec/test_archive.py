@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import binascii
+import itertools
 import multiprocessing
 import random
+import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -210,6 +212,34 @@ def test_processes_take_turns(path: Path) -> None:
 
 def append_some(path: Path, number: int) -> int:
     return append(path, [(f"{number}-{j}", bytes([j]) * 50) for j in range(20)])
+
+
+def append_for_ever(path: Path, size: int) -> None:
+    for number in itertools.count():
+        append(path, [(f"{size}-{number}-{j}", bytes([number % 256]) * size) for j in range(3)])
+
+
+@pytest.mark.parametrize("size", [1, 500, 60_000])
+def test_killed_at_any_moment_what_was_there_is_there(path: Path, size: int) -> None:
+    process = multiprocessing.get_context("spawn").Process(target=append_for_ever, args=(path, size))
+    process.start()
+    whole = path.stat().st_size
+    while path.stat().st_size == whole:
+        time.sleep(0.001)
+    before = contents(path)
+    time.sleep(random.Random(size).random() / 20)
+    process.kill()
+    process.join()
+    with Archive(path) as opened:
+        assert [opened.read(entry) for entry in opened][: len(before)] == [data for _, data in before]
+        assert [entry.name for entry in opened][:6] == [*(name for name, _ in PICTURES), f"{size}-0-0"]
+        assert all(part.is_cut for part in opened.lost)
+        count = len(opened)
+    append(path, [("after.png", b"after")])
+    found = contents(path)
+    assert len(found) == count + 1
+    assert found[-1] == ("after.png", b"after")
+    assert not Archive(path).lost
 
 
 def test_random_damage_never_raises_and_never_invents_a_record(path: Path) -> None:
