@@ -1,6 +1,6 @@
 """Bytes against quality: bisquit's codec beside JPEG, WebP, AVIF and JPEG XL, on frames that no model has seen.
 
-    python benchmarks/codec.py --frames FRAMES/valid-00.parquet [--count 100] [--models best]
+    python benchmarks/codec.py --frames FRAMES/valid-00.parquet [--count 100] [--model best]
 
 Every codec at many settings (`other_codecs`), also on pictures of half and a third of the size, enlarged again. What a
 setting gives is measured once for the same frames and kept in --runs, so that a run that was stopped goes on;
@@ -28,18 +28,19 @@ from measure import Timing, alternate, finish, machine
 from other_codecs import OTHER_CODECS, SCALES, OtherCodec
 
 from bisquit.atomic import atomic_file
-from bisquit.cli.codec import load_codec
 from bisquit.codec import Codec, RateConfig, search
 from bisquit.codec.rate import BEST_QUALITY
+from bisquit.engine import arithmetic
 from bisquit.errors import ConfigError
 from bisquit.evaluation.rate_distortion import Curve, Setting, bd_rate
 from bisquit.evaluation.reconstruction import ReconstructionMeter
 from bisquit.frames import contact_sheet, load_frames, write_frame
+from bisquit.generate import load_codec
 
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES = ROOT / "docs" / "images"
 OURS = "bisquit"
-QUALITIES = (0, 15, 30, 40, 50, 60, 75, BEST_QUALITY)
+QUALITIES = (0, 10, 20, 30, 40, 50, 60, 70, 80, BEST_QUALITY)
 BATCH = 64
 FEWEST_BYTES, MOST_BYTES = 200, 800
 MEASURES = {"psnr_db": "PSNR", "ssim": "SSIM", "ms_ssim": "MS-SSIM"}
@@ -78,14 +79,14 @@ def main() -> None:
     pixels = frames[rows]
     runs = options.runs / hashlib.sha256(pixels.tobytes()).hexdigest()[:16]
     runs.mkdir(parents=True, exist_ok=True)
-    codecs = {name: load_codec(name, "cpu") for name in options.models}
-    points = [*our_points(codecs), *other_points()]
+    ours = load_codec(options.model)
+    points = [*our_points(ours), *other_points()]
     results: dict[str, dict[str, Result]] = {}
     for number, point in enumerate(points, 1):
         print(f"{number} of {len(points)}: {point.label}", flush=True)
         results.setdefault(point.codec, {})[point.label] = measured(point, pixels, runs / f"{point.label}.json")
     rates = {measure: bd_rates(results, measure) for measure in MEASURES}
-    times = timed(next(iter(codecs.values())), pixels)
+    times = timed(ours, pixels)
     draw_curves(results, IMAGES / "codec.png")
     write_frame(sheet(points, pixels), IMAGES / "codec-frames.png")
     with atomic_file(ROOT / "docs" / "codec.md") as partial:
@@ -105,25 +106,26 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frames", required=True, help="frames that no model has seen")
     parser.add_argument("--count", type=int, default=0, help="how many of them; 0 for all")
-    parser.add_argument("--models", nargs="+", default=["best"], help="models that ship, the first for the times")
+    parser.add_argument("--model", help="one model, in place of all that ship for compression")
     parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "codec", help="where figures are kept")
     return parser.parse_args()
 
 
-def our_points(codecs: Mapping[str, Codec]) -> Iterator[Point]:
-    """Yield our settings: each quality of each model."""
-    code = sorted(Path(search.__file__).parent.glob("*.py"))
-    sources = hashlib.sha256(b"".join(path.read_bytes() for path in code)).hexdigest()[:8]  # what was kept is of these
-    for name, codec in codecs.items():
-        for quality in QUALITIES:
-            rate = RateConfig(quality=quality)
+def our_points(codec: Codec) -> Iterator[Point]:
+    """Yield our settings: each quality."""
+    code = [path for package in (search, arithmetic) for path in sorted(Path(package.__file__).parent.glob("*.py"))]
+    ladder = [f"{rung.model.fingerprint.hex()} {rung.quality}" for rung in codec.rungs]
+    identity = [*(path.read_bytes() for path in code), *map(str.encode, ladder), version("constriction").encode()]
+    name = hashlib.sha256(b"".join(identity)).hexdigest()[:12]  # what was kept is of this code and these models
+    for quality in QUALITIES:
+        rate = RateConfig(quality=quality)
 
-            def store(frames: np.ndarray, codec: Codec = codec, rate: RateConfig = rate) -> Stored:
-                files = codec.compress(frames, rate)
-                payloads = [len(codec.open(file).content) for file in files]
-                return Stored(files, payloads, np.stack(codec.decompress(files)))
+        def store(frames: np.ndarray, rate: RateConfig = rate) -> Stored:
+            files = codec.compress(frames, rate)
+            payloads = [len(codec.open(file).content) for file in files]
+            return Stored(files, payloads, np.stack(codec.decompress(files)))
 
-            yield Point(OURS, f"{OURS}-{name}-{codec.fingerprint.hex()}-{sources}-{quality}-{rate.effort}", store)
+        yield Point(OURS, f"{OURS}-{name}-{quality}-{rate.effort}", store)
 
 
 def other_points() -> Iterator[Point]:
@@ -273,12 +275,12 @@ def page(
     """Return the page as Markdown."""
     on = machine("pillow", "pillow-jxl-plugin", "constriction")
     names = list(rates["psnr_db"])
-    arguments = f"--count {options.count} --models {' '.join(options.models)}"
+    arguments = f"--count {options.count}" + (f" --model {options.model}" if options.model else "")
     rate_rows = "\n".join(
         f"| {name} | " + " | ".join(percent(rates[measure][name]) for measure in MEASURES) + " |" for name in names
     )
     our_rows = "\n".join(
-        f"| {label.split('-')[1]} | {label.split('-')[-2]} | {r['file_bytes']:.0f} | {r['psnr_db']:.2f} |"
+        f"| {label.split('-')[-2]} | {r['file_bytes']:.0f} | {r['psnr_db']:.2f} |"
         f" {r['ssim']:.3f} | {r['ms_ssim']:.3f} |"
         for label, r in sorted(results[OURS].items(), key=lambda item: item[1]["file_bytes"])
     )
@@ -306,8 +308,8 @@ best):
 "Payloads" leaves out containers: our header with its checksum, JFIF's, RIFF's and AVIF's boxes; a JPEG's tables and all
 of a bare JPEG XL count.
 
-| model | quality | bytes | PSNR, dB | SSIM | MS-SSIM |
-| --- | --- | --- | --- | --- | --- |
+| quality | bytes | PSNR, dB | SSIM | MS-SSIM |
+| --- | --- | --- | --- | --- |
 {our_rows}
 
 Frames; what the codec makes of them at quality {RateConfig().quality}; and what JPEG, WebP, AVIF and JPEG XL make of

@@ -31,7 +31,7 @@ import torch
 from torch import nn
 
 from bisquit.autoencoder import AutoEncoderConfig
-from bisquit.codec import Archive, Codec, RateConfig, archive, codec, coding, picture_file
+from bisquit.codec import Archive, Codec, CodecModel, RateConfig, Rung, archive, codec, coding, model, picture_file
 from bisquit.errors import CodecError
 from bisquit.priors import RasterConfig, build_prior
 from bisquit.quantizers import BSQConfig
@@ -55,7 +55,7 @@ def tiny_codec() -> Codec:
         for module in modules:
             for parameter in module.parameters():
                 parameter.copy_(torch.randint(-48, 49, parameter.shape, generator=generator) / 64)
-    return Codec(tokenizer.eval(), prior.eval(), None)
+    return Codec([Rung(CodecModel(tokenizer.eval(), prior.eval(), None))])
 
 
 @functools.cache
@@ -99,7 +99,7 @@ def check(data: bytes) -> None:
         decoded(rest)
     elif kind == 1:
         content = rest[: picture_file.MOST_CONTENT]
-        picture = decoded(picture_file.pack(content, tiny_codec().fingerprint))
+        picture = decoded(picture_file.pack(content, tiny_codec().models[0].fingerprint))
         assert picture is None or picture.shape == (8, 12, 3)
     elif kind == 2 and rest:
         number = rest[0] % len(files)
@@ -203,7 +203,7 @@ def be_libfuzzer(options: argparse.Namespace) -> None:
     """Be the process that libFuzzer runs in; it exits by itself."""
     import atheris
 
-    for module in (archive, coding, codec, picture_file):
+    for module in (archive, coding, codec, model, picture_file):
         for function in functions_of(module):
             atheris.instrument_func(function)
     options.corpus.mkdir(parents=True, exist_ok=True)

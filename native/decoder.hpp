@@ -19,8 +19,9 @@ namespace bisquit::VARIANT {
 
 constexpr int PATIENT_SPINS = 20000;  // some hundred microseconds
 
-// Wait until all of the team are here; spin first, for the others are at most microseconds away.
-inline void meet(Barrier& barrier) {
+// Wait until all of the team are here; spin first, for the others are at most microseconds away. is_timed: whether one
+// who keeps the others waiting has lost its processor, and not only someone to ask.
+inline void meet(Barrier& barrier, bool is_timed = true) {
     if (barrier.size == 1) return;
     const int phase = __atomic_load_n(&barrier.phase, __ATOMIC_RELAXED);
     if (__atomic_add_fetch(&barrier.waiting, 1, __ATOMIC_ACQ_REL) == barrier.size) {
@@ -34,7 +35,7 @@ inline void meet(Barrier& barrier) {
         __builtin_ia32_pause();
 #endif
         if (spins < PATIENT_SPINS) continue;
-        __atomic_store_n(&barrier.is_late, true, __ATOMIC_RELAXED);
+        if (is_timed) __atomic_store_n(&barrier.is_late, true, __ATOMIC_RELAXED);
 #if defined(__unix__) || defined(__APPLE__)
         sched_yield();
 #endif
@@ -99,13 +100,16 @@ class Decoder {
 
     // Take the next token of every picture: the winner of its race, the one that is chosen, or the one that is given.
     void take(int step, const Task& task) {
-        if (task.chooser) return choose(step, *task.chooser);
+        if (task.chooser) {
+            choose(step, *task.chooser);
+            return;
+        }
         const Share own_rows = share(rows, rank, barrier.size);
         for (int row = own_rows.begin; row < own_rows.end; ++row) {
             Picture& picture = group.pictures[row];
             const float* logits = logits_of(row);
             picture.is_in_doubt = false;
-            if (!is_finite(logits)) __atomic_store_n(&group.is_finite, false, __ATOMIC_RELAXED);
+            check(row);
             uint32_t* words = group.words + size_t(row) * 2 * shape.codebook;
             if (picture.twister) draw(*picture.twister, words, 2 * shape.codebook);
             const bool is_given = !task.paints || (picture.known && picture.known[step]);
@@ -118,35 +122,33 @@ class Decoder {
         }
     }
 
-    // Keep what is asked for of the tokens that were computed last; return whether all logits were finite.
-    bool keep(int step, const Reading& reading) {
-        for (int row = 0; row < rows; ++row) {
+    // Write down what is asked for of the tokens that were computed last.
+    void note(int step, const Reading& reading) {
+        const Share own_rows = share(rows, rank, barrier.size);
+        for (int row = own_rows.begin; row < own_rows.end; ++row) {
             const float* logits = logits_of(row);
-            if (!is_finite(logits)) return false;
+            if (!check(row)) continue;
             const size_t at = step + row;
             const int token = static_cast<int>(group.pictures[0].tokens[at]);
-            if (reading.logits) __builtin_memcpy(reading.logits + at * shape.codebook, logits, shape.codebook * 4);
+            if (reading.logits)
+                __builtin_memcpy(reading.logits + at * shape.codebook, logits, shape.codebook * sizeof(float));
             if (reading.bits) reading.bits[at] = bits(logits, token);
             if (reading.intervals) {
-                int32_t* const frequencies_ = reinterpret_cast<int32_t*>(own.race);
-                frequencies(logits, shape.codebook, frequencies_);
+                const int32_t* const counted = frequencies_of(row);
+                frequencies(logits, shape.codebook, frequencies_of(row));
                 int64_t before = 0;
-                for (int code = 0; code < token; ++code) before += frequencies_[code];
+                for (int code = 0; code < token; ++code) before += counted[code];
                 reading.intervals[2 * at] = before;
-                reading.intervals[2 * at + 1] = frequencies_[token];
+                reading.intervals[2 * at + 1] = counted[token];
             }
         }
-        return true;
     }
 
   private:
     void choose(int step, const Chooser& chooser) {
         const Share own_rows = share(rows, rank, barrier.size);
         for (int row = own_rows.begin; row < own_rows.end; ++row)
-            if (is_finite(logits_of(row)))
-                frequencies(logits_of(row), shape.codebook, group.frequencies + size_t(row) * shape.codebook_stride());
-            else
-                __atomic_store_n(&group.is_finite, false, __ATOMIC_RELAXED);
+            if (check(row)) frequencies(logits_of(row), shape.codebook, frequencies_of(row));
         meet(barrier);
         if (rank == 0 && group.is_finite) group.is_stopped = !chooser.choose(chooser.context, group, step);
     }
@@ -154,6 +156,14 @@ class Decoder {
     const Picture& picture_of(int row) const { return group.pictures[group.reads ? 0 : row]; }
     int step_of(int row, int first) const { return group.reads ? first + row : first; }
     const float* logits_of(int row) const { return group.logits + size_t(row) * shape.codebook_stride(); }
+    int32_t* frequencies_of(int row) const { return group.frequencies + size_t(row) * shape.codebook_stride(); }
+
+    // Whether the logits of a row are finite; where not, the group hears of it.
+    bool check(int row) {
+        const bool is_sound = is_finite(logits_of(row));
+        if (!is_sound) __atomic_store_n(&group.is_finite, false, __ATOMIC_RELAXED);
+        return is_sound;
+    }
 
     // x = what stands before this step, what its neighbours add one after another, and its place.
     void embed(int first) {
@@ -276,7 +286,7 @@ void decode(const Model& model, Group& group, const Task& task, Barrier& barrier
     for (bool goes_on = step < task.until; goes_on; ++step) {
         decoder.compute(step);
         decoder.take(step, task);
-        meet(barrier);
+        meet(barrier, !task.chooser);
         goes_on = step + 1 < task.until && group.is_finite && !group.is_stopped && !barrier.was_late;
         for (int row = 0; row < group.rows; ++row) goes_on = goes_on && !group.pictures[row].is_in_doubt;
     }
@@ -285,14 +295,13 @@ void decode(const Model& model, Group& group, const Task& task, Barrier& barrier
 }
 
 template <class Precision>
-bool read(const Model& model, Group& group, const Reading& reading) {
-    Barrier alone{1};
-    Decoder<Precision> decoder(model, group, alone, 0);
-    for (int step = 0; step < model.shape.length; step += group.rows) {
+void read(const Model& model, Group& group, const Reading& reading, Barrier& barrier, int rank) {
+    Decoder<Precision> decoder(model, group, barrier, rank);
+    for (int step = 0; step < model.shape.length && group.is_finite; step += group.rows) {
         decoder.compute(step);
-        if (!decoder.keep(step, reading)) return false;
+        decoder.note(step, reading);
+        meet(barrier);
     }
-    return true;
 }
 
 }  // namespace bisquit::VARIANT

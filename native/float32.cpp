@@ -125,8 +125,8 @@ void decode_float32(const Model& model, Group& group, const Task& task, Barrier&
     decode<Float32>(model, group, task, barrier, rank);
 }
 
-bool read_float32(const Model& model, Group& group, const Reading& reading) {
-    return read<Float32>(model, group, reading);
+void read_float32(const Model& model, Group& group, const Reading& reading, Barrier& barrier, int rank) {
+    read<Float32>(model, group, reading, barrier, rank);
 }
 
 }  // namespace bisquit::VARIANT

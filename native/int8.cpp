@@ -178,6 +178,8 @@ void decode_int8(const Model& model, Group& group, const Task& task, Barrier& ba
     decode<Int8>(model, group, task, barrier, rank);
 }
 
-bool read_int8(const Model& model, Group& group, const Reading& reading) { return read<Int8>(model, group, reading); }
+void read_int8(const Model& model, Group& group, const Reading& reading, Barrier& barrier, int rank) {
+    read<Int8>(model, group, reading, barrier, rank);
+}
 
 }  // namespace bisquit::VARIANT

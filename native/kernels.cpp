@@ -2,11 +2,11 @@
 
 #include "engine.hpp"
 
-#define BISQUIT_DECODER(processor, precision)                                      \
-    namespace processor##_##precision {                                            \
-        void decode_##precision(const Model&, Group&, const Task&, Barrier&, int); \
-        bool read_##precision(const Model&, Group&, const Reading&);               \
-        constexpr DecoderKernels kernels = {decode_##precision, read_##precision}; \
+#define BISQUIT_DECODER(processor, precision)                                       \
+    namespace processor##_##precision {                                             \
+        void decode_##precision(const Model&, Group&, const Task&, Barrier&, int);  \
+        void read_##precision(const Model&, Group&, const Reading&, Barrier&, int); \
+        constexpr DecoderKernels kernels = {decode_##precision, read_##precision};  \
     }
 
 #define BISQUIT_KERNELS(name)                                                                                 \

@@ -1,5 +1,5 @@
 // What a decoder works on: a packed model, the pictures of a group, and what is asked of them. Plain structures of
-// pointers, owned by model.cpp and session.cpp, so that kernels built for different processors can share them.
+// pointers, owned by model.cpp and workspace.cpp, so that kernels built for different processors can share them.
 
 #pragma once
 
@@ -132,6 +132,7 @@ struct Group {
     float* hidden;         // [rows][hidden_stride]
     float* logits;         // [rows][codebook_stride]
     uint32_t* words;       // [rows][2 codebook], the random words of the last race: a uniform number is made of two
+    int64_t* chosen;       // [rows]
     int32_t* frequencies;  // [rows][codebook_stride]
     Scratch* scratch;      // [team]
 };
@@ -179,11 +180,12 @@ struct Barrier {
     bool was_late = false;  // ... before the last meeting: the same for all until the next
 };
 
-// Decodes a group as thread `rank` of a team, until the task is done, a race is in doubt or the team is late.
+// Decodes a group as thread `rank` of a team, until the task is done, a race is in doubt, logits are not finite, the
+// chooser would not go on or the team is late.
 using Decode = void (*)(const Model&, Group&, const Task&, Barrier&, int rank);
 
-// Reads a picture whose tokens are known, in a group of its own, and returns whether all logits were finite.
-using Read = bool (*)(const Model&, Group&, const Reading&);
+// Reads a picture whose tokens are known, in a group of its own, as thread `rank` of a team, while logits are finite.
+using Read = void (*)(const Model&, Group&, const Reading&, Barrier&, int rank);
 
 // What is built for each kind of processor and precision.
 struct DecoderKernels {

@@ -133,6 +133,7 @@ void read_tokens(const PackedModel& model, In<int64_t, 2> tokens, int threads, c
     if (tokens.shape(1) != size_t(model.model().shape.length))
         throw std::invalid_argument("a picture has " + std::to_string(model.model().shape.length) + " tokens, not " +
                                     std::to_string(tokens.shape(1)));
+    if (tokens.shape(0) > 1 << 30) throw std::invalid_argument("there are more than 2**30 pictures");
     const int batch = static_cast<int>(tokens.shape(0));
     std::vector<Reading> readings;
     for (int i = 0; i < batch; ++i) readings.push_back(what(size_t(i) * tokens.shape(1)));
@@ -209,12 +210,12 @@ class GuardedSession {
                     for (int row = 0; row < rows; ++row)
                         std::copy_n(frequencies + row * stride, codebook, to + row * codebook);
                 });
-                const auto found = nb::cast<In<int64_t, 1>>(choose(first, array));
-                if (found.shape(0) != size_t(rows)) throw std::invalid_argument("there must be a token for each row");
+                nb::ndarray<const int64_t, nb::ndim<1>, nb::device::cpu> found;  // of any stride
+                if (!nb::try_cast(choose(first, array), found, false) || found.shape(0) != size_t(rows))
+                    throw std::invalid_argument("a chooser must return int64 (" + std::to_string(rows) + ",)");
                 for (int row = 0; row < rows; ++row) {
-                    const int64_t token = found.data()[row];
-                    if (token < 0 || token >= int64_t(codebook)) throw std::invalid_argument("a token is no code");
-                    tokens[row] = token;
+                    check_token(session.shape(), found(row));
+                    tokens[row] = found(row);
                 }
                 return true;
             } catch (...) {
@@ -238,8 +239,10 @@ class GuardedSession {
     }
     void take(In<int64_t, 1> tokens) {
         const Guard guard(busy);
-        if (tokens.shape(0) != size_t(session.batch)) throw std::invalid_argument("there must be a token a picture");
-        for (int i = 0; i < session.batch; ++i) session.decide(i, tokens.data()[i]);
+        if (tokens.shape(0) != size_t(session.batch))
+            throw std::invalid_argument(std::to_string(tokens.shape(0)) + " tokens for " +
+                                        std::to_string(session.batch) + " pictures");
+        session.take(tokens.data());
     }
     nb::ndarray<nb::numpy, float> all_logits() {
         const Guard guard(busy);

@@ -1,4 +1,4 @@
-// Pictures that are read, several at a time.
+// Pictures that are read, several at a time, or, if they are fewer than the threads, one at a time by all of those.
 
 #include <algorithm>
 #include <atomic>
@@ -15,29 +15,44 @@ constexpr int TOKENS_AT_A_TIME = 32;  // so that weights are fetched seldom, and
 
 bool read(const PackedModel& model, int batch, const int64_t* tokens, int threads, const std::string& kernels,
           const std::vector<Reading>& readings) {
+    require_within("batch", batch, 1 << 30, 0);
     require_within("threads", threads, 1024);
+    if (batch == 0) return true;
     const Shape& shape = model.model().shape;
     const size_t length = shape.length;
-    require(std::all_of(tokens, tokens + batch * length, [&](int64_t t) { return 0 <= t && t < shape.codebook; }),
-            "a token is outside of the codebook of " + std::to_string(shape.codebook));
-    const Read read = find_kernels(kernels).decoder(model.is_int8).read;
-    const int count = std::min(threads, batch);
+    for (size_t i = 0; i < batch * length; ++i) check_token(shape, tokens[i]);
+    const Read read_one = find_kernels(kernels).decoder(model.is_int8).read;
+    std::vector<int64_t> own(tokens, tokens + batch * length);
+
+    const int team = batch < threads ? threads : 1;
     Workspace workspace(model);
-    std::vector<Picture> pictures(count);
+    std::vector<Picture> pictures(team > 1 ? 1 : threads);
     std::vector<Group> groups;
     for (Picture& picture : pictures) {
         picture = {nullptr, nullptr, nullptr, workspace.picture_memory(), false};
-        groups.push_back(workspace.group(TOKENS_AT_A_TIME, true, 1, &picture));
+        groups.push_back(workspace.group(TOKENS_AT_A_TIME, true, team, &picture));
     }
-    std::vector<int64_t> own(tokens, tokens + batch * length);
-    std::atomic<int> next{0};
+    const auto begin = [&](Picture& picture, int number) {
+        picture.tokens = own.data() + number * length;
+        workspace.forget(picture.memory);
+    };
     std::atomic<bool> is_finite{true};
-    if (count == 0) return true;
-    run_threads(count, [&](int thread) {
+    if (team > 1) {
+        for (int i = 0; i < batch && is_finite; ++i) {
+            begin(pictures[0], i);
+            Barrier barrier{team};
+            run_threads(team, [&](int rank) { read_one(model.model(), groups[0], readings[i], barrier, rank); });
+            is_finite = groups[0].is_finite;
+        }
+        return is_finite;
+    }
+    std::atomic<int> next{0};
+    run_threads(threads, [&](int thread) {
         for (int i; is_finite && (i = next++) < batch;) {
-            pictures[thread].tokens = own.data() + i * length;
-            workspace.forget(pictures[thread].memory);
-            if (!read(model.model(), groups[thread], readings[i])) is_finite = false;
+            begin(pictures[thread], i);
+            Barrier alone{1};
+            read_one(model.model(), groups[thread], readings[i], alone, 0);
+            if (!groups[thread].is_finite) is_finite = false;
         }
     });
     return is_finite;

@@ -18,19 +18,24 @@ constexpr int MOST_ROWS = 8;               // of a group: as many as are multipl
 // Until when the machine is taken to be busy with other work, so that teams would wait for one another.
 using Clock = std::chrono::steady_clock;
 constexpr auto BUSY = std::chrono::milliseconds(100);
+constexpr int STEPS_ALONE = 32;  // between two looks at the clock
 std::atomic<Clock::time_point> busy_until{Clock::time_point::min()};
 
 }  // namespace
 
-Session::Session(const PackedModel& model, int batch, int threads, const std::string& kernels)
+void check_token(const Shape& shape, int64_t token) {
+    require(0 <= token && token < shape.codebook,
+            "token " + std::to_string(token) + " is outside of the codebook of " + std::to_string(shape.codebook));
+}
+
+Session::Session(const PackedModel& model, int batch, int threads, const std::string& kernels_name)
     : model(model),
       batch(batch),
-      kernels(find_kernels(kernels).decoder(model.is_int8)),
+      kernels(find_kernels(kernels_name).decoder(model.is_int8)),
       threads(threads),
       workspace(model) {
-    require(1 <= batch && batch <= 1 << 16, "batch is " + std::to_string(batch) + ": it must be between 1 and 65536");
-    require(1 <= threads && threads <= 1024,
-            "threads is " + std::to_string(threads) + ": it must be between 1 and 1024");
+    require_within("batch", batch, 1 << 16);
+    require_within("threads", threads, 1024);
     const size_t length = shape().length;
     team = batch < threads ? threads : 1;
     const int fitting = static_cast<int>(std::clamp<size_t>(CACHED_BYTES / workspace.bytes_a_picture(), 1, MOST_ROWS));
@@ -63,7 +68,7 @@ void Session::seed(const uint32_t* seeds) {
 
 void Session::give(const int64_t* tokens, const uint8_t* known) {
     const size_t length = shape().length, count = batch * length;
-    for (size_t i = 0; i < count; ++i) check(tokens[i]);  // unknown ones too: `advance` may take them
+    for (size_t i = 0; i < count; ++i) check_token(shape(), tokens[i]);  // unknown ones too: `advance` may take them
     std::copy_n(tokens, count, all_tokens.data());
     if (known) {
         all_known = Buffer<uint8_t>(count);
@@ -76,6 +81,7 @@ std::vector<int> Session::advance(int until, const std::optional<Race>& race) {
     require(0 <= until && until <= shape().length,
             "until is " + std::to_string(until) + ": a picture has " + std::to_string(shape().length) + " tokens");
     if (race) check(*race);
+    for (const Group& group : groups) require(!group.is_stopped, "the session has ended: its chooser failed");
     run({until, race.has_value(), race.value_or(Race{}), nullptr});
     std::vector<int> doubts;
     for (int i = 0; i < batch; ++i)
@@ -84,6 +90,7 @@ std::vector<int> Session::advance(int until, const std::optional<Race>& race) {
 }
 
 void Session::decode(const Choose& choose) {
+    for (const Group& group : groups) require(group.step == 0, "the session has begun: decode in a new one");
     struct Context {
         Session& session;
         const Choose& choose;
@@ -98,9 +105,8 @@ void Session::decode(const Choose& choose) {
 
 bool Session::choose(const Choose& choose, Group& group, int step) {
     const int first = static_cast<int>(group.pictures - pictures.data());
-    std::vector<int64_t> tokens(group.rows);
-    if (!choose(first, group.rows, group.frequencies, tokens.data())) return false;
-    for (int row = 0; row < group.rows; ++row) group.pictures[row].tokens[step] = tokens[row];
+    if (!choose(first, group.rows, group.frequencies, group.chosen)) return false;
+    for (int row = 0; row < group.rows; ++row) group.pictures[row].tokens[step] = group.chosen[row];
     return true;
 }
 
@@ -109,10 +115,12 @@ void Session::run(const Task& task) {
         advance_team(groups[0], task);
     } else {
         std::atomic<size_t> next{0};
+        std::atomic<bool> ends{false};
         run_threads(static_cast<int>(std::min<size_t>(threads, groups.size())), [&](int) {
-            for (size_t g = next++; g < groups.size(); g = next++) {
+            for (size_t g = next++; g < groups.size() && !ends; g = next++) {
                 Barrier alone{1};
                 kernels.decode(model.model(), groups[g], task, alone, 0);
+                if (groups[g].is_stopped || !groups[g].is_finite) ends = true;
             }
         });
     }
@@ -128,7 +136,9 @@ void Session::advance_team(Group& group, const Task& task) {
     do {
         if (Clock::now() < busy_until.load()) {
             Barrier alone{1};
-            kernels.decode(model.model(), group, task, alone, 0);
+            Task some = task;
+            some.until = std::min(task.until, group.step + STEPS_ALONE);
+            kernels.decode(model.model(), group, some, alone, 0);
         } else {
             Barrier barrier{team};
             run_threads(team, [&](int rank) { kernels.decode(model.model(), group, task, barrier, rank); });
@@ -137,8 +147,13 @@ void Session::advance_team(Group& group, const Task& task) {
     } while (goes_on());
 }
 
+void Session::take(const int64_t* tokens) {
+    for (int i = 0; i < batch; ++i) check_token(shape(), tokens[i]);
+    for (int i = 0; i < batch; ++i) decide(i, tokens[i]);
+}
+
 void Session::decide(int picture, int64_t token) {
-    check(token);
+    check_token(shape(), token);
     require(done(picture) > 0, "picture " + std::to_string(picture) + " has no token yet");
     pictures[picture].tokens[done(picture) - 1] = token;
     pictures[picture].is_in_doubt = false;
@@ -178,11 +193,6 @@ void Session::check(const Race& race) {
 void Session::check(int picture) const {
     require(0 <= picture && picture < batch,
             "there is no picture " + std::to_string(picture) + " among " + std::to_string(batch));
-}
-
-void Session::check(int64_t token) const {
-    require(0 <= token && token < shape().codebook,
-            "token " + std::to_string(token) + " is outside of the codebook of " + std::to_string(shape().codebook));
 }
 
 }  // namespace bisquit

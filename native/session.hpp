@@ -9,11 +9,14 @@
 
 namespace bisquit {
 
+// Throws std::invalid_argument unless a token is in the codebook.
+void check_token(const Shape& shape, int64_t token);
+
 // Pictures that are decoded together, each with a memory of its own. Not to be used by two threads at once.
 class Session {
   public:
     // Throws std::invalid_argument where a number is out of its range or the kernels are not usable here.
-    Session(const PackedModel& model, int batch, int threads, const std::string& kernels);
+    Session(const PackedModel& model, int batch, int threads, const std::string& kernels_name);
     Session(const Session&) = delete;
 
     // Draw the races of each picture from a Mersenne twister with its seed.
@@ -26,8 +29,10 @@ class Session {
     // Chooses tokens, [rows], of pictures from `first` on, by the frequencies of all codes, [rows][codebook_stride],
     // and returns whether to go on. Called by several threads, for different pictures, and must not throw.
     using Choose = std::function<bool(int first, int rows, const int32_t* frequencies, int64_t* tokens)>;
-    // Decode all pictures, each token chosen.
+    // Decode all pictures, each token chosen, in a session that has not begun. It ends where a chooser would not go on.
     void decode(const Choose& choose);
+    // Replace the tokens, [batch], that all pictures took last.
+    void take(const int64_t* tokens);
     // Replace the token that a picture took last.
     void decide(int picture, int64_t token);
     // How many tokens of a picture are done.
@@ -49,7 +54,6 @@ class Session {
     void advance_team(Group& group, const Task& task);
     static void check(const Race& race);
     void check(int picture) const;
-    void check(int64_t token) const;
     const Group& group_of(int picture) const { return groups[places[picture].group]; }
 
     const DecoderKernels& kernels;

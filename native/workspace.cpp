@@ -56,6 +56,7 @@ Group Workspace::group(int rows, bool reads, int team, Picture* pictures) {
             room<float>(r * shape.hidden_stride()),
             room<float>(r * shape.codebook_stride()),
             room<uint32_t>(r * 2 * shape.codebook),
+            room<int64_t>(r),
             room<int32_t>(r * shape.codebook_stride()),
             scratch};
 }

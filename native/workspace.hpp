@@ -21,6 +21,7 @@ class Workspace {
   private:
     template <class T>
     T* room(size_t count) {
+        if (count > SIZE_MAX / sizeof(T)) throw std::bad_alloc();
         return reinterpret_cast<T*>(rooms.emplace_back(count * sizeof(T)).data());
     }
 

@@ -119,9 +119,15 @@ def parse() -> argparse.Namespace:
 
 
 def recall(work: Work) -> None:
-    """Take what is known of runs of this budget from beside the page, where their folders are not there."""
-    if not work.record.exists() or (record := json.loads(work.record.read_text()))["budget"] != asdict(work.budget):
+    """Take what is known of runs from beside the page, where their folders are not there.
+
+    Exits with 1 if that is of another budget.
+    """
+    if not work.record.exists():
         return
+    record = json.loads(work.record.read_text())
+    if record["budget"] != asdict(work.budget):
+        sys.exit(f"{work.record} is of another budget, {record['budget']}: pass the same, or other --runs and --docs")
     for name, seeds in record["runs"].items():
         for seed, figures in seeds.items():
             path = work.runs / name / f"seed-{seed}" / FIGURES_FILE
@@ -186,8 +192,8 @@ def finish_prior(run: PriorRun, seed: int, work: Work) -> dict[str, Any]:
     source = work.folder(run.tokenizer, seed)
     if not work.is_done(run.tokenizer, seed):  # it failed
         raise CommandFailedError(f"{run.tokenizer.name} is not there")
-    if not (source / "valid.safetensors").exists():  # only its figures are
-        finish(run.tokenizer, seed, work)
+    if not (source / "valid.safetensors").exists():  # only its figures are, and stay
+        finish_tokenizer(run.tokenizer, seed, work)
     tokens, valid = (TokenSet.load(source / f"{part}.safetensors") for part in ("train", "valid"))
     rows = chosen_rows(len(tokens), run.percent)
     shown = source / "valid-shown.safetensors"

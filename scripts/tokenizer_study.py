@@ -55,7 +55,6 @@ VARIED = (
     RECIPE,
     Run("decoder-1", "1 block in the decoder, not 3", ("--decoder-depth", "1")),
     Run("encoder-3", "3 blocks in the encoder, not 1", ("--depth", "3")),
-    Run("adamw", "AdamW alone, at 1e-3", ("--muon-learning-rate", "0", "--learning-rate", "1e-3")),
     Run("no-average", "last weights, not averaged ones", ("--ema-decay", "0")),
     Run("codebook-entropy", "codes spread: entropy weight 0.001", ("--codebook-entropy-weight", "0.001")),
     Run("sample-entropy", "codes kept few: entropy weight 0.001", ("--sample-entropy-weight", "0.001")),

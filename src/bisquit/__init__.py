@@ -7,6 +7,10 @@
     tokens = model.encode(frames)              # int64 (16, 20, 30)
     frames = model.decode(tokens)
 
+    codec = bisquit.load_codec()
+    files = codec.compress(frames)             # bytes, a few hundred each
+    frames = codec.decompress(files)
+
 Names are imported when they are first used, so that importing the package takes no time.
 """
 
@@ -20,19 +24,29 @@ from bisquit.errors import BisquitError
 
 if TYPE_CHECKING:
     from bisquit.frames import load_frames, read_frame, write_frame
-    from bisquit.generate import Pipeline, load
+    from bisquit.generate import Pipeline, load, load_codec
     from bisquit.sampling import SamplingConfig
 
 _HOMES = {
     "Pipeline": "bisquit.generate",
     "SamplingConfig": "bisquit.sampling",
     "load": "bisquit.generate",
+    "load_codec": "bisquit.generate",
     "load_frames": "bisquit.frames",
     "read_frame": "bisquit.frames",
     "write_frame": "bisquit.frames",
 }
 
-__all__ = ["BisquitError", "Pipeline", "SamplingConfig", "load", "load_frames", "read_frame", "write_frame"]
+__all__ = [
+    "BisquitError",
+    "Pipeline",
+    "SamplingConfig",
+    "load",
+    "load_codec",
+    "load_frames",
+    "read_frame",
+    "write_frame",
+]
 
 
 def __getattr__(name: str) -> Any:

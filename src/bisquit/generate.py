@@ -3,6 +3,8 @@
 sample:   seed ──prior──> tokens ──tokenizer──> frames
 encode:   frames ──tokenizer──> tokens
 decode:   tokens ──tokenizer──> frames
+
+Models are loaded here too, alone or, to compress pictures, as a codec.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import os
 from collections.abc import Callable
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import torch
@@ -33,10 +35,16 @@ from bisquit.progress import Progress
 from bisquit.sampling import SamplingConfig
 from bisquit.tokenizer import Tokenizer
 
+if TYPE_CHECKING:
+    from bisquit.codec import Codec, CodecModel
+
 Preview = Callable[[np.ndarray], None]
 """Called with the partial pictures, uint8 (B, H, W, 3), after each row of tokens; what is not painted yet is grey."""
 
 GREY = 128
+LADDER = {"best": 0}
+"""The models that ship with which pictures are compressed, coarse to fine, and from which quality on each is."""
+
 _WEIGHTS = files("bisquit") / "weights"
 
 
@@ -168,6 +176,27 @@ def shipped_models() -> list[str]:
     """Return the names of the models that ship with bisquit."""
     entries = _WEIGHTS.iterdir() if _WEIGHTS.is_dir() else ()
     return sorted(entry.name for entry in entries if (entry / TOKENIZER_FILE).is_file())
+
+
+def load_codec(model: str | os.PathLike[str] | None = None, device: str | torch.device = "cpu") -> Codec:
+    """Load a model that compresses, or by default all that ship: those of the ladder write, and all read.
+
+    Raises ModelError as `load` does, and if the model has no raster prior.
+    """
+    from bisquit.codec import Codec, Rung  # which few need
+
+    if model is not None:
+        return Codec([Rung(_codec_model(model, device))])
+    rungs = [Rung(_codec_model(name, device), quality) for name, quality in LADDER.items()]
+    others = [name for name in shipped_models() if name not in LADDER]
+    return Codec(rungs, readers=(_codec_model(name, device) for name in others))
+
+
+def _codec_model(model: str | os.PathLike[str], device: str | torch.device) -> CodecModel:
+    from bisquit.codec import CodecModel
+
+    pipeline = load(model).to(device)
+    return CodecModel(pipeline.tokenizer, pipeline.prior, pipeline.frame_size)
 
 
 def load_feature_network(source: str | os.PathLike[str] | None = None) -> FeatureNetwork:

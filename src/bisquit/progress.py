@@ -12,3 +12,10 @@ def part_of(progress: Progress | None, done_before: int, total: int) -> Progress
     if progress is None:
         return None
     return lambda done, _: progress(done_before + done, total)
+
+
+def share_of(progress: Progress | None, before: int, parts: int, total: int) -> Progress | None:
+    """Return a progress for work that is `parts` of a `total`, of which as many as `before` are done."""
+    if progress is None:
+        return None
+    return lambda done, of: progress(before * of + parts * done, total * of)

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from tests.cli.driver import Run, Trained
 
-from bisquit.codec import Archive, Codec, archive, picture_file
+from bisquit.codec import Archive, Codec, CodecModel, Rung, archive, picture_file
 from bisquit.frames import load_frames, read_frame
 from bisquit.generate import load
 
@@ -27,7 +27,7 @@ def packed(run: Run, trained: Trained, frame_folder: Path, tmp_path: Path) -> Pa
 
 def codec_of(trained: Trained) -> Codec:
     pipeline = load(trained.model)
-    return Codec(pipeline.tokenizer, pipeline.prior, pipeline.frame_size, backend="torch")
+    return Codec([Rung(CodecModel(pipeline.tokenizer, pipeline.prior, pipeline.frame_size, backend="torch"))])
 
 
 def test_a_folder_comes_back_under_its_names(
@@ -122,7 +122,7 @@ def test_names_that_would_be_one_file_are_numbered(run: Run, trained: Trained, p
 
 def test_one_crafted_picture_costs_no_other(run: Run, trained: Trained, packed: Path, tmp_path: Path) -> None:
     codec = codec_of(trained)
-    archive.append(packed, [("crafted.png", picture_file.pack(b"\xff" * 20, codec.fingerprint))])
+    archive.append(packed, [("crafted.png", picture_file.pack(b"\xff" * 20, codec.models[0].fingerprint))])
     outcome = run("decompress", packed, "-o", tmp_path / "back", "--model", trained.model, "--batch-size", "5")
     assert (outcome.status, "1 of 17 are not readable: crafted.png" in outcome.err) == (2, True)
     assert len(list((tmp_path / "back").rglob("*.png"))) == 16

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from bisquit.codec import Codec, picture_file
+from bisquit.codec import Codec, CodecModel, RateConfig, Rung, picture_file
 from bisquit.engine import engine_missing
-from bisquit.errors import CodecError, ModelError, ShapeError
+from bisquit.errors import CodecError, ConfigError, ModelError, ShapeError
+from bisquit.frames import load_frames
+from bisquit.generate import LADDER, load_codec, shipped_models
 
 BACKENDS = ["torch", pytest.param("engine", marks=pytest.mark.skipif(engine_missing() is not None, reason="no engine"))]
 
@@ -20,7 +23,7 @@ BACKENDS = ["torch", pytest.param("engine", marks=pytest.mark.skipif(engine_miss
 def make_codec(make_tokenizer, make_prior):
     def make(backend: str = "torch", size: tuple[int, int] | None = None, positions: str = "learned") -> Codec:
         prior = make_prior(bits=3, grid=(2, 3), neighbours=3, positions=positions)
-        return Codec(set_weights(make_tokenizer()), set_weights(prior), size, backend)
+        return Codec([Rung(CodecModel(set_weights(make_tokenizer()), set_weights(prior), size, backend))])
 
     return make
 
@@ -92,13 +95,13 @@ def test_a_model_is_known_by_its_frames_size_too(make_codec, make_noise) -> None
 def test_a_crafted_size_is_refused(make_codec) -> None:
     codec = make_codec()
     with pytest.raises(CodecError, match="9 x 12"):
-        codec.decompress([picture_file.pack(b"1", codec.fingerprint, (9, 12))])
+        codec.decompress([picture_file.pack(b"1", codec.models[0].fingerprint, (9, 12))])
 
 
 def test_a_crafted_content_is_pixels_or_an_error(make_codec) -> None:
     codec, generator = make_codec(), np.random.default_rng(0)
     for length in (0, 1, 4, 30, 5000):
-        file = picture_file.pack(generator.bytes(length), codec.fingerprint)
+        file = picture_file.pack(generator.bytes(length), codec.models[0].fingerprint)
         try:
             assert codec.decompress([file])[0].shape == (8, 12, 3)
         except CodecError as error:
@@ -113,15 +116,119 @@ def test_nothing_is_nothing(make_codec, make_noise) -> None:
 
 def test_a_model_without_a_prior_is_refused(make_tokenizer) -> None:
     with pytest.raises(ModelError, match="raster prior"):
-        Codec(make_tokenizer(), None, None)
+        CodecModel(make_tokenizer(), None, None)
+
+
+@pytest.fixture
+def three(make_tokenizer, make_prior) -> list[CodecModel]:
+    """Models of 2, 5 and 3 bits for pictures of 8 x 12."""
+    return [
+        CodecModel(make_tokenizer(bits=bits), make_prior(bits=bits, grid=(2, 3), seed=bits), None) for bits in (2, 5, 3)
+    ]
+
+
+@pytest.fixture
+def ladder(three: list[CodecModel]) -> Codec:
+    """A codec that writes with the first two, and reads with all."""
+    return Codec([Rung(three[0]), Rung(three[1], 60)], readers=three[2:])
+
+
+def model_of(codec: Codec, file: bytes) -> int:
+    return [model.fingerprint[:2] for model in codec.models].index(picture_file.unpack(file).model)
+
+
+def test_quality_decides_on_the_model_and_the_file_names_it(three, ladder: Codec, make_noise) -> None:
+    frames = make_noise(3)[:]
+    files = []
+    for quality, model in ((0, 0), (59, 0), (60, 1), (100, 1)):
+        of_quality = ladder.compress(frames, RateConfig(quality=quality))
+        assert [model_of(ladder, file) for file in of_quality] == [model] * 3
+        alone = Codec([Rung(three[model])])
+        assert alone.compress(frames, RateConfig(quality=quality)) == of_quality
+        files += of_quality
+    files += Codec([Rung(three[2])]).compress(frames)
+    mixed = np.random.default_rng(0).permutation(len(files))
+    decoded = ladder.decompress([files[i] for i in mixed])
+    wanted = [ladder.decompress([file])[0] for file in files]
+    assert all((frame == wanted[i]).all() for i, frame in zip(mixed, decoded, strict=True))
+
+
+def test_readers_are_taken_as_they_are_needed(ladder: Codec, make_noise) -> None:
+    frames = make_noise(1)[:]
+    coarse, fine = (rung.model for rung in ladder.rungs)
+    taken = []
+
+    def readers() -> Iterator[CodecModel]:
+        for model in (coarse, fine):
+            taken.append(model)
+            yield model
+
+    codec = Codec([Rung(coarse)], readers())
+    files = codec.compress(frames)
+    codec.decompress(files)
+    assert codec.knows(picture_file.unpack(files[0]))
+    assert not taken
+    of_fine = ladder.compress(frames, RateConfig(quality=100))
+    for _ in range(2):
+        assert (codec.decompress(of_fine)[0] == ladder.decompress(of_fine)[0]).all()
+    assert taken == [coarse, fine]
+
+
+def test_what_ships_compresses_by_default_and_reads_all_that_ships() -> None:
+    frames = load_frames("bundled:valid")[:1]
+    codec = load_codec()
+    assert list(LADDER) == sorted(LADDER, key=LADDER.__getitem__)
+    assert set(LADDER) <= set(shipped_models())
+    for name in shipped_models():
+        file = load_codec(name).compress(frames, RateConfig(effort=0))
+        assert codec.decompress(file)[0].shape == frames[0].shape
+    assert codec.decompress(codec.compress(frames, RateConfig(effort=0)))[0].shape == frames[0].shape
+
+
+def test_targets_are_looked_for_on_the_whole_ladder(ladder: Codec, make_noise) -> None:
+    frames = make_noise(6)[:]
+    sizes = [[len(f) for f in ladder.compress(frames, RateConfig(quality=q))] for q in (0, 100)]
+    target = (max(sizes[0]) + min(sizes[1])) // 2
+    small = ladder.compress(frames, RateConfig(target_bytes=target))
+    assert max(map(len, small)) <= target
+    large = ladder.compress(frames, RateConfig(target_bytes=1000))
+    assert {model_of(ladder, file) for file in large} == {1}
+    assert {model_of(ladder, file) for file in ladder.compress(frames, RateConfig(target_bytes=1))} == {0}
+
+
+def test_a_picture_of_a_model_that_is_not_here_is_refused(ladder: Codec, make_noise) -> None:
+    file = ladder.compress(make_noise(1)[:])[0]
+    with pytest.raises(CodecError, match="name its model"):
+        Codec([Rung(ladder.models[1])]).decompress([file])
+
+
+def test_models_whose_names_begin_alike_are_told_apart_by_the_checksum(ladder: Codec, make_noise) -> None:
+    frames = make_noise(2)[:]
+    first, second = ladder.models[0], ladder.models[1]
+    first.fingerprint, second.fingerprint = b"alike--1", b"alike--2"
+    codec = Codec([Rung(first), Rung(second, 50)])
+    files = [file for quality in (0, 100) for file in codec.compress(frames, RateConfig(quality=quality))]
+    apart = [
+        Codec([Rung(model)]).decompress([file])[0]
+        for model, file in zip((first, first, second, second), files, strict=True)
+    ]
+    assert (np.stack(codec.decompress(files)) == np.stack(apart)).all()
+    with pytest.raises(CodecError, match="checksum differs"):
+        codec.decompress([files[0][:-1] + bytes([files[0][-1] ^ 1])])
+
+
+@pytest.mark.parametrize("qualities", [(), (1,), (0, 0), (0, 50, 40), (0, 101)])
+def test_rungs_that_are_no_ladder_are_refused(ladder: Codec, qualities: tuple[int, ...]) -> None:
+    with pytest.raises(ConfigError, match="rungs"):
+        Codec([Rung(ladder.models[0], quality) for quality in qualities])
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 def test_a_gpu_gives_the_same_bytes_and_pixels(make_codec, make_tokenizer, make_prior, make_noise) -> None:
     frames = make_noise(5)[:]
     prior = make_prior(bits=3, grid=(2, 3), neighbours=3, seed=1).cuda()
-    on_gpu = Codec(make_tokenizer(seed=1).cuda(), prior, None, "torch")
-    on_cpu = Codec(make_tokenizer(seed=1).cpu(), prior.cpu(), None, "torch")
+    on_gpu = Codec([Rung(CodecModel(make_tokenizer(seed=1).cuda(), prior, None, "torch"))])
+    on_cpu = Codec([Rung(CodecModel(make_tokenizer(seed=1).cpu(), prior.cpu(), None, "torch"))])
     assert digest(on_gpu, frames) == digest(on_cpu, frames)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from bisquit.codec import Codec, RateConfig, coding, search
+from bisquit.codec import Codec, CodecModel, RateConfig, Rung, coding, search
 from bisquit.codec.rate import BEST_QUALITY, ROUNDS, Try, furthest, most_error, trades
 from bisquit.engine import EnginePrior, EngineTokenizer, IntegerPrior, IntegerTokenizer, engine_missing
 from bisquit.errors import ConfigError
@@ -26,7 +26,7 @@ def frames() -> torch.Tensor:
 @pytest.fixture(scope="module")
 def codec() -> Codec:
     model = load("seed")
-    return Codec(model.tokenizer, model.prior, model.frame_size)
+    return Codec([Rung(CodecModel(model.tokenizer, model.prior, model.frame_size))])
 
 
 def squared_error(tokenizer: search.AnyTokenizer, tokens: torch.Tensor, frames: torch.Tensor) -> np.ndarray:
@@ -123,7 +123,7 @@ def test_a_target_out_of_reach_is_named(codec: Codec, frames: torch.Tensor, capl
         caplog.clear()
         assert codec.compress(pictures, rate) == codec.compress(pictures, RateConfig(quality=quality, effort=1))
         assert [record.getMessage() for record in caplog.records] == [
-            "1 of 1 pictures miss the target: no quality of this model meets it"
+            "1 of 1 pictures miss the target: no quality of this codec meets it"
         ]
 
 
@@ -139,15 +139,13 @@ def test_quality_orders_error(codec: Codec, frames: torch.Tensor) -> None:
     assert errors == sorted(errors, reverse=True)
 
 
-def test_pictures_that_do_not_fit_into_memory_together_come_out_the_same(
-    make_tokenizer, make_prior, make_noise, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    codec, frames = Codec(make_tokenizer(), make_prior(), None, "torch"), make_noise(5)[:]
+def test_pictures_that_do_not_fit_into_memory_come_out_the_same(make_tokenizer, make_prior, make_noise) -> None:
+    codec, frames = Codec([Rung(CodecModel(make_tokenizer(), make_prior(), None, "torch"))]), make_noise(5)[:]
     seen: list[float] = []
     wanted = codec.compress(frames, RateConfig(target_bytes=11, effort=1), lambda done, of: seen.append(done / of))
     assert seen == sorted(seen)
     assert 0.4 < seen[-1] <= 1
-    monkeypatch.setattr("bisquit.codec.codec.MOST_LOGITS", 100)
+    codec.models[0].at_once = 2
     assert codec.compress(frames, RateConfig(target_bytes=11, effort=1)) == wanted
 
 

@@ -7,6 +7,7 @@ import functools
 import math
 import os
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -93,12 +94,8 @@ def test_logits_are_those_of_float64_as_closely_as_pytorchs(case: Case, kernels:
 @every_case
 def test_logits_token_by_token_are_those_of_all_at_once(case: Case, precision: str, kernels: str):
     engine, tokens = EnginePrior(torch_prior(case, precision), case.threads, kernels), case.tokens()
-    state, last, steps = engine.start(case.batch), None, []
-    for step in range(engine.length):
-        steps.append(engine.next_logits(state, last))
-        last = tokens.flatten(1)[:, step]
     atol = 0 if precision == "int8" else 1e-5 * max(1, float(exact_logits(case).abs().max()))
-    torch.testing.assert_close(torch.stack(steps, dim=1), engine.logits(tokens), rtol=0, atol=atol)
+    torch.testing.assert_close(token_by_token(engine, tokens), engine.logits(tokens), rtol=0, atol=atol)
 
 
 @every_kernel
@@ -142,9 +139,59 @@ def test_what_a_chooser_raises_comes_out_and_ends_it(batch: int, threads: int):
     with pytest.raises(KeyError):
         engine.decode(batch, choose)
     assert len(calls) == 11
-    for wrong in (np.full(batch, 8), np.full(batch, -1), np.zeros(batch + 1, np.int64), None):
-        with pytest.raises((ValueError, TypeError, RuntimeError)):
-            engine.decode(batch, lambda first, frequencies, wrong=wrong: wrong)  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (np.full(3, 8), "token 8 is outside of the codebook of 8"),
+        (np.full(3, -1), "token -1 is outside"),
+        (np.zeros(4, np.int64), r"must return int64 \(3,\)"),
+        (np.zeros(3), r"must return int64 \(3,\)"),
+        (np.zeros((3, 1), np.int64), r"must return int64 \(3,\)"),
+        (None, r"must return int64 \(3,\)"),
+    ],
+)
+def test_choices_that_are_no_tokens_are_refused(wrong: Any, said: str):
+    engine = EnginePrior(torch_prior(Case(), "int8"), threads=1)
+    with pytest.raises(ValueError, match=said):
+        engine.decode(3, lambda first, frequencies: wrong)
+
+
+def zeros(first: int, frequencies: np.ndarray) -> np.ndarray:
+    return np.zeros(len(frequencies), dtype=np.int64)
+
+
+def test_a_session_decodes_from_its_beginning_once():
+    model = EnginePrior(torch_prior(Case(), "int8"))._model
+    begun = seeded(model, batch=2)
+    begun.advance(1)
+    assert_refused(lambda: begun.decode(zeros), "has begun")
+    ended = seeded(model, batch=2)
+    with pytest.raises(ZeroDivisionError):
+        ended.decode(lambda first, frequencies: 1 // 0)
+    assert_refused(lambda: ended.advance(2), "has ended")
+
+
+def test_a_team_outlives_a_chooser_that_takes_its_time():
+    case = Case(grid=(5, 7), width=64, n_heads=4)
+    engine = EnginePrior(torch_prior(case, "int8"), threads=3)
+    tokens = case.tokens()[:1].flatten()
+    steps = iter(range(len(tokens)))
+
+    def choose(first: int, frequencies: np.ndarray) -> np.ndarray:
+        time.sleep(0.003)
+        return tokens[None, next(steps)].numpy()
+
+    assert torch.equal(engine.decode(1, choose).flatten(), tokens)
+
+
+def test_frequencies_are_those_of_integers_alone():
+    engine, tokens = EnginePrior(Case().prior()), Case().tokens()
+    with pytest.raises(ModelError, match="in integers"):
+        engine.intervals(tokens)
+    with pytest.raises(ModelError, match="in integers"):
+        engine.decode(1, zeros)
 
 
 @every_kernel
@@ -160,14 +207,24 @@ def test_costs_are_those_of_float64(case: Case, kernels: str):
 @every_kernel
 @every_precision
 @pytest.mark.parametrize("batch", [1, 3])
-def test_one_picture_has_the_same_bits_on_any_number_of_threads(precision: str, batch: int, kernels: str):
+def test_a_picture_has_the_same_bits_on_any_number_of_threads(precision: str, batch: int, kernels: str):
     """Three pictures on two threads are two groups: then only the integers are the same bits."""
     case = Case(grid=(5, 7), width=24, n_heads=3, feed_forward=100, bits=7, batch=batch, neighbours=3)
     wanted = EnginePrior(torch_prior(case, precision), threads=1, kernels=kernels).logits(case.tokens())
+    atol = 0 if precision == "int8" else 1e-5
     for threads in (2, 3, 4, 7):
-        logits = EnginePrior(torch_prior(case, precision), threads, kernels).logits(case.tokens())
-        is_exact = precision == "int8" or batch == 1
-        torch.testing.assert_close(logits, wanted, rtol=0, atol=0 if is_exact else 1e-5)
+        engine = EnginePrior(torch_prior(case, precision), threads, kernels)
+        assert torch.equal(engine.logits(case.tokens()), wanted)
+        torch.testing.assert_close(token_by_token(engine, case.tokens()), wanted, rtol=0, atol=atol)
+
+
+def token_by_token(engine: EnginePrior, tokens: Tensor) -> Tensor:
+    """Return the logits (B, h w, codebook) of tokens (B, h, w), one step after another."""
+    state, last, steps = engine.start(len(tokens)), None, []
+    for step in range(engine.length):
+        steps.append(engine.next_logits(state, last))
+        last = tokens.flatten(1)[:, step]
+    return torch.stack(steps, dim=1)
 
 
 def test_by_default_it_has_as_many_threads_as_pytorch():
@@ -884,16 +941,15 @@ def test_one_prior_paints_in_many_threads_at_once():
 def test_a_session_shared_by_threads_refuses_or_is_right():
     model = EnginePrior(Case(grid=(20, 20), width=64).prior())._model
     session, alone = seeded(model, batch=4), seeded(model, batch=4)
-    race = native._native.Race(temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, doubt=0.0)
-    alone.advance(400, race)
+    run(alone, 400, SamplingConfig())
 
     def use(_: int) -> None:
         for until in range(0, 401, 8):
-            session.advance(until, race)
+            run(session, until, SamplingConfig())
             session.tokens  # noqa: B018
 
     for error in in_threads(4, use):
         assert isinstance(error, RuntimeError)
         assert str(error) == "the session is in use by another thread"
-    session.advance(400, race)
+    run(session, 400, SamplingConfig())
     np.testing.assert_array_equal(session.tokens, alone.tokens)

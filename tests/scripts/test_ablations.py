@@ -249,6 +249,7 @@ def test_an_axis_is_run_once_from_frames_to_page(
     shutil.rmtree(tmp_path / "runs")  # another checkout
     assert run_all() == (0, last_line)
     assert len(commands) == done
+    assert "is of another budget" in str(run_all("--pictures", "9", "--runs", str(tmp_path / "others"))[0])
     figures = next((tmp_path / "runs").glob("prior-percent-10/*/figures.json"))
     figures.unlink()
     record = json.loads((tmp_path / "docs" / "ablations.json").read_text())

@@ -12,7 +12,6 @@ from bisquit.cli.codec import (
     compressed,
     counted_pictures,
     decompress_entries,
-    load_codec,
     model_option,
     read_sources,
     warn_of_lost,
@@ -22,6 +21,7 @@ from bisquit.cli.settings import override, settings_options
 from bisquit.codec import Archive, Codec, RateConfig, archive, picture_file
 from bisquit.codec.archive import Entry
 from bisquit.errors import CodecError
+from bisquit.generate import load_codec
 
 FILE = click.argument("path", metavar="FILE", type=click.Path(path_type=Path))
 
@@ -49,7 +49,7 @@ def list_(path: Path) -> None:
 @model_option
 @batch_option
 @device_option
-def get(path: Path, names: tuple[str, ...], output: Path, model: str, batch_size: int, device: str) -> None:
+def get(path: Path, names: tuple[str, ...], output: Path, model: str | None, batch_size: int, device: str) -> None:
     """Decompress single pictures, by their names; no other is decoded."""
     with Archive(path) as opened:
         entries = [opened.find(name) for name in dict.fromkeys(names)]
@@ -67,7 +67,7 @@ def get(path: Path, names: tuple[str, ...], output: Path, model: str, batch_size
 def append(
     path: Path,
     sources: tuple[str, ...],
-    model: str,
+    model: str | None,
     batch_size: int,
     device: str,
     size: tuple[int, int] | None,
@@ -89,7 +89,7 @@ def append(
 @FILE
 @model_option
 @device_option
-def verify(path: Path, model: str, device: str) -> None:
+def verify(path: Path, model: str | None, device: str) -> None:
     """Check every picture, without decoding it; exit with 2 if one is damaged."""
     codec = load_codec(model, device)
     with Archive(path) as opened:
@@ -108,7 +108,7 @@ def verify(path: Path, model: str, device: str) -> None:
 @click.option("-o", "--output", required=True, type=OUTPUT, help="The archive to write.")
 @model_option
 @device_option
-def repair(path: Path, output: Path, model: str, device: str) -> None:
+def repair(path: Path, output: Path, model: str | None, device: str) -> None:
     """Copy the sound pictures of a damaged archive to a new one, and say which are not."""
     if output.exists() and output.samefile(path):
         raise CodecError(f"{output} is the archive itself: name another file")
@@ -133,7 +133,7 @@ def repair(path: Path, output: Path, model: str, device: str) -> None:
 def _is_of_another(codec: Codec, opened: Archive, entry: Entry) -> bool:
     """Whether a picture is one of another model, as far as it says so itself."""
     try:
-        return picture_file.unpack(opened.read(entry)).model != codec.fingerprint[:2]
+        return not codec.knows(picture_file.unpack(opened.read(entry)))
     except CodecError:
         return False
 

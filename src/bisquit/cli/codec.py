@@ -17,7 +17,6 @@ from bisquit.codec.archive import Entry
 from bisquit.errors import CodecError
 from bisquit.frames import FrameSet, write_frame
 from bisquit.frames.decode import decode_picture
-from bisquit.generate import load
 from bisquit.progress import Progress
 
 STANDARD = "-"
@@ -28,7 +27,7 @@ Pixels = FrameSet | np.ndarray
 
 
 model_option = click.option(
-    "--model", default="best", show_default=True, help="A shipped model's name, or a folder that `bisquit train` made."
+    "--model", help="A shipped model's name, or a folder that `bisquit train` made; by default those that ship."
 )
 batch_option = click.option(
     "--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Pictures at a time."
@@ -40,12 +39,6 @@ class Source(NamedTuple):
 
     names: Sequence[str]
     pixels: Pixels
-
-
-def load_codec(model: str, device: str) -> Codec:
-    """Return the codec of a model, by its name or its folder."""
-    pipeline = load(model).to(device)
-    return Codec(pipeline.tokenizer, pipeline.prior, pipeline.frame_size)
 
 
 def read_sources(sources: Iterable[str], size: tuple[int, int] | None, skip_bad: bool) -> list[Source]:

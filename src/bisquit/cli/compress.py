@@ -16,13 +16,13 @@ from bisquit.cli.codec import (
     batch_option,
     compressed,
     counted_pictures,
-    load_codec,
     model_option,
     read_sources,
 )
 from bisquit.cli.options import OUTPUT, device_option, frames_options
 from bisquit.cli.settings import override, settings_options
 from bisquit.codec import RateConfig, archive
+from bisquit.generate import load_codec
 
 
 @click.command()
@@ -44,7 +44,7 @@ def command(
     sources: tuple[str, ...],
     output: Path,
     is_archive: bool,
-    model: str,
+    model: str | None,
     batch_size: int,
     device: str,
     size: tuple[int, int] | None,

@@ -15,7 +15,6 @@ from bisquit.cli.codec import (
     STANDARD,
     batch_option,
     decompress_entries,
-    load_codec,
     model_option,
     warn_of_lost,
 )
@@ -24,6 +23,7 @@ from bisquit.codec import Archive, Codec, archive
 from bisquit.errors import CodecError
 from bisquit.frames import write_frame
 from bisquit.frames.listing import PICTURE_SUFFIXES
+from bisquit.generate import load_codec
 
 
 @click.command()
@@ -38,7 +38,7 @@ from bisquit.frames.listing import PICTURE_SUFFIXES
 @model_option
 @batch_option
 @device_option
-def command(source: Path, output: Path, model: str, batch_size: int, device: str) -> None:
+def command(source: Path, output: Path, model: str | None, batch_size: int, device: str) -> None:
     """Decompress what `bisquit compress` made: a picture, or an archive, whose pictures get their names back.
 
     IN is a file, or - for standard input. What is damaged of an archive is left out, and named at the end.

@@ -26,7 +26,7 @@ from bisquit.priors import SequentialPrior
 from bisquit.progress import Progress
 
 AT_ONCE = 16
-"""Pictures that are encoded between two calls of a progress."""
+"""Pictures whose intervals are in memory together, and that are encoded between two calls of a progress."""
 
 
 def encode(prior: SequentialPrior, tokens: Tensor, progress: Progress | None = None) -> list[bytes]:
@@ -48,8 +48,8 @@ def encode(prior: SequentialPrior, tokens: Tensor, progress: Progress | None = N
 def decode(prior: SequentialPrior, contents: Sequence[bytes], progress: Progress | None = None) -> Tensor:
     """Return the tokens, int64 (B, h, w), of what `encode` made. Bytes that it did not make give other tokens.
 
-    progress: called, by any thread, with the tokens done and to do. Raises ModelError as `encode` does, and
-    CodecError for bytes that no encoder makes, where that shows.
+    progress: called, by one thread after another, with the tokens done and to do. Raises ModelError as `encode` does,
+    and CodecError for bytes that no encoder makes, where that shows.
     """
     exact = require_exact(prior)
     decoders = [Decoder(content) for content in contents]
@@ -57,7 +57,8 @@ def decode(prior: SequentialPrior, contents: Sequence[bytes], progress: Progress
 
     def choose(first: int, frequencies: np.ndarray) -> np.ndarray:
         nonlocal done
-        tokens = [decoder.take(row) for decoder, row in zip(decoders[first:], frequencies, strict=False)]
+        of_these = decoders[first : first + len(frequencies)]
+        tokens = [decoder.take(row) for decoder, row in zip(of_these, frequencies, strict=True)]
         if progress is not None:
             with lock:
                 done += len(tokens)
@@ -85,10 +86,8 @@ def encode_intervals(tokens: np.ndarray, intervals: np.ndarray, codebook_size: i
     before, own = intervals.T
     after = TOTAL - before - own
     if codebook_size == 2:
-        chosen, parts = (
-            tokens,
-            np.stack((np.where(tokens == 0, own, before), np.where(tokens == 0, after, own)), axis=1),
-        )
+        chosen = tokens
+        parts = np.stack((np.where(tokens == 0, own, before), np.where(tokens == 0, after, own)), axis=1)
     else:
         is_first, is_last = before == 0, after == 0
         chosen = np.where(is_first, 0, np.where(is_last, 2, 1))

@@ -13,13 +13,13 @@ from torch import Tensor
 
 from bisquit.engine.arithmetic import CHANCE_ONE, LOG2_E, exp2
 
-TOTAL_BITS = 24
-TOTAL = 2**TOTAL_BITS
+TOTAL = 2**24
 """What the frequencies of a token's codes sum to; the smallest chance is 1 / TOTAL."""
 
 Choose = Callable[[int, np.ndarray], np.ndarray]
 """Called for each step of some pictures of a batch, with the number of the first and their frequencies, integers (n,
-codebook); returns their tokens, int64 (n,). Several threads call it at once, for different pictures."""
+codebook); returns their tokens, int64 (n,). Several threads call it at once, for different pictures; they are not
+Python's own, so that context variables and PyTorch's grad mode are not those of the caller."""
 
 
 def frequencies(logits: Tensor) -> np.ndarray:

@@ -25,6 +25,7 @@ from bisquit.engine.arithmetic import LOG2_E, Codes, to_codes
 from bisquit.engine.frequencies import Choose, frequencies, intervals
 from bisquit.errors import ModelError, ShapeError
 from bisquit.priors import RasterConfig, RasterPrior, SequentialPrior
+from bisquit.sampling import require_finite
 from bisquit.transformer import Block, turn_pairs
 
 MOST_STEPS = 32767  # sums of chances stay below 2**31
@@ -80,17 +81,26 @@ class IntegerPrior(SequentialPrior):
 
     @torch.no_grad()
     def intervals(self, tokens: Tensor) -> np.ndarray:
-        """Return where tokens (B, h, w) lie among their frequencies, int64 (B, h w, 2): `frequencies.intervals`."""
-        of_each = [intervals(self.logits(one)[0], one.flatten()) for one in tokens.split(1)]
-        return np.stack(of_each)
+        """Return where tokens (B, h, w) lie among their frequencies, int64 (B, h w, 2): `frequencies.intervals`.
+
+        Raises ModelError if logits are not finite.
+        """
+        found = np.empty((len(tokens), self.length, 2), dtype=np.int64)
+        for number, one in enumerate(tokens):  # a picture at a time: all logits together are too many
+            logits = self.logits(one[None])[0]
+            require_finite(bool(logits.isfinite().all()))
+            found[number] = intervals(logits, one.flatten())
+        return found
 
     @torch.no_grad()
     def decode(self, batch: int, choose: Choose) -> Tensor:
-        """Return tokens, int64 (B, h, w), each chosen by its frequencies."""
+        """Return tokens, int64 (B, h, w), each chosen by its frequencies. Raises ModelError as `intervals` does."""
         state, last = self.start(batch), None
         steps = []
         for _ in range(self.length):
-            last = torch.from_numpy(choose(0, frequencies(self.next_logits(state, last)))).to(self.place.device)
+            logits = self.next_logits(state, last)
+            require_finite(bool(logits.isfinite().all()))
+            last = torch.from_numpy(choose(0, frequencies(logits))).to(logits.device)
             steps.append(last)
         return torch.stack(steps, dim=1).view(batch, *self.grid)
 

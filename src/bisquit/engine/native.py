@@ -145,7 +145,10 @@ class EnginePrior(SequentialPrior):
 
     @torch.no_grad()
     def logits(self, tokens: Tensor) -> Tensor:
-        """Return the logits (B, h w, codebook) of each token of (B, h, w) given those before it."""
+        """Return the logits (B, h w, codebook) of each token of (B, h, w) given those before it.
+
+        Raises ModelError if they are not finite.
+        """
         return torch.from_numpy(self._read(self._model.read_logits, tokens))
 
     def exact(self) -> SequentialPrior:
@@ -176,22 +179,27 @@ class EnginePrior(SequentialPrior):
         return torch.from_numpy(self._read(self._model.read_bits, tokens)).view(tokens.shape)
 
     def intervals(self, tokens: Tensor) -> np.ndarray:
-        """Return where tokens (B, h, w) lie among their frequencies, int64 (B, h w, 2); exact in int8 alone.
+        """Return where tokens (B, h, w) lie among their frequencies, int64 (B, h w, 2): `frequencies.intervals`.
 
-        First what the frequencies of the codes before a token sum to, then its own. Raises ModelError if logits are not
-        finite.
+        Raises ModelError if logits are not finite, or not in integers.
         """
+        self._require_int8()
         return self._read(self._model.read_intervals, tokens)
 
     def decode(self, batch: int, choose: Choose) -> Tensor:
-        """Return tokens, int64 (B, h, w), each chosen by its frequencies; they are exact in int8 alone.
+        """Return tokens, int64 (B, h, w), each chosen by its frequencies.
 
-        Raises ModelError if logits are not finite, and what `choose` does.
+        Raises ModelError as `intervals` does, and what `choose` does.
         """
+        self._require_int8()
         session = self._session(batch)
         session.decode(choose)
         require_finite(session.is_finite)
         return self._tokens(session)
+
+    def _require_int8(self) -> None:
+        if not isinstance(self.prior, IntegerPrior):
+            raise ModelError(f"frequencies are those of a prior in integers, not of a {type(self.prior).__name__}")
 
     def _read(self, read: Callable[..., np.ndarray], tokens: Tensor) -> np.ndarray:
         """Return what the engine finds in tokens (B, h, w)."""

@@ -201,19 +201,28 @@ def _check_tokens(recipe: PriorRecipe, tokens: TokenSet | FreshTokens, valid: To
         )
 
 
-def _transfer(model: nn.Module, start: nn.Module) -> None:
-    """Give a model another's weights where they are of the same name and shape; the others begin anew, with a warning.
+def _transfer(model: Tokenizer | Prior, start: Tokenizer | Prior) -> None:
+    """Give a model another's weights where they are of the same name and shape; the others begin anew.
 
-    Raises ConfigError if none are.
+    Warns if the two differ in any way. Raises ConfigError if nothing fits.
     """
     own, others = model.state_dict(), start.state_dict()
     taken = {name: array for name, array in others.items() if name in own and own[name].shape == array.shape}
     if not taken:
         raise ConfigError("the model to start from has no weights of the same names and shapes as the one to train")
     model.load_state_dict(own | taken)
-    if anew := sorted(own.keys() - taken.keys()):
-        shown = ", ".join(anew[:4]) + (f" and {len(anew) - 4} more" if len(anew) > 4 else "")
-        _log.warning("%d of %d arrays begin anew, for the model to start from differs: %s", len(anew), len(own), shown)
+    wanted, found = _shape_of(model), _shape_of(start)
+    if found != wanted:
+        _log.warning(
+            "the model to start from is %s, the one to train %s: %d of its %d arrays begin anew, and %d of the other's "
+            "are left out",
+            *(found, wanted, len(own) - len(taken), len(own), len(others) - len(taken)),
+        )
+
+
+def _shape_of(model: Tokenizer | Prior) -> tuple[object, ...]:
+    """Return all that says what a model's weights mean."""
+    return (model.config,) if isinstance(model, Tokenizer) else (model.config, model.bits, model.grid)
 
 
 def train_features(
