@@ -110,7 +110,8 @@ races that none has seen. Made on {date.today():%d %B %Y}, on {os.cpu_count()} c
     make results FRAMES='FRAMES/{frames}' VALID_FRAMES=FRAMES/{valid_frames}
 
 How `seed`, the design that the project started from, does after 1 epoch and after 5, with positions and without, is on
-[a page of its own](seed.md).
+[a page of its own](seed.md); what other shapes, bits, patches and losses do to a tokenizer, on
+[another](tokenizers.md).
 
 ## Tokenizers
 

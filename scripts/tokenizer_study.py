@@ -48,6 +48,10 @@ class Run:
     flags: tuple[str, ...] = ()
     is_sharpened: bool = False
     """Whether it is the finished tokenizer with its decoder trained further."""
+    is_begun: bool = False
+    """Whether it begins with what fits of the finished tokenizer."""
+    times: int = 1
+    """How many times as long it is trained."""
 
 
 RECIPE = Run("recipe", "as the preset has it")
@@ -76,6 +80,7 @@ SHARPENED = (
         is_sharpened=True,
     ),
 )
+BEGUN = (Run("18-bits-begun", "18 bits, five times as long", ("--bits", "18"), is_begun=True, times=5),)
 
 
 @dataclass(frozen=True)
@@ -91,8 +96,8 @@ class Work:
 
     @property
     def plan(self) -> tuple[Run, ...]:
-        """All that is to be trained, decoders first; nothing is sharpened unless there is something finished."""
-        return (*(SHARPENED if self.options.finished else ()), *VARIED)
+        """All that is to be trained, decoders first; what takes a finished tokenizer, only if there is one."""
+        return (*SHARPENED, *VARIED, *BEGUN) if self.options.finished else VARIED
 
     @property
     def finished(self) -> Path:
@@ -150,7 +155,9 @@ def finish(run: Run, seed: int, work: Work) -> None:
         judge = options.runs / "features"  # of a seed and length of its own: the one that ships is to judge
         trainings.train("features", judge, *shared, "--seed", "1", "--epochs", "2")
         start = ("--start", options.finished, "--features", judge / "run")
-    epochs = ("--epochs", str(options.epochs), "--seed", str(seed))
+    elif run.is_begun:
+        start = ("--start", options.finished)
+    epochs = ("--epochs", str(run.times * options.epochs), "--seed", str(seed))
     seconds = trainings.train("tokenizer", folder, *shared, *start, *run.flags, *epochs)
     save_json({**measure(folder / "run", options), "seconds": seconds}, folder / FIGURES_FILE)
     (folder / "run" / "last.ckpt").unlink(missing_ok=True)
@@ -249,6 +256,10 @@ def page(work: Work, figures: Figures, drawn: dict[str, list[str]]) -> str:
         f"are the tokens and every prior over them. Each for {epochs}, at a quarter of the rates. The perceptual "
         "distance is in the features of a network of another seed than the one that judges new frames."
     )
+    begun = (
+        "A tokenizer of more bits may begin with the finished one's blocks (`--start`), so that only the maps to bits "
+        "and back are new."
+    )
     rows: Figures = figures
     lines: tuple[Run, ...] = SHARPENED
     if options.finished:
@@ -275,7 +286,13 @@ Frames in all pictures: SuperTuxKart and its contributors, [supertuxkart.net](ht
 {textwrap.fill(sharpened, width=120)}
 
 {table(lines, rows)}
-{_sheet("sharpened", drawn)}"""
+{_sheet("sharpened", drawn)}
+## More bits, from the finished one
+
+{textwrap.fill(begun, width=120)}
+
+{table(BEGUN, figures)}
+"""
 
 
 def _sheet(name: str, drawn: dict[str, list[str]]) -> str:

@@ -27,7 +27,7 @@ def write_frames(folder: Path, seed: int, count: int) -> Path:
 
 
 def test_folders_of_runs_differ() -> None:
-    names = [run.name for run in (*tokenizer_study.VARIED, *tokenizer_study.SHARPENED)]
+    names = [run.name for run in (*tokenizer_study.VARIED, *tokenizer_study.SHARPENED, *tokenizer_study.BEGUN)]
     assert len(set(names)) == len(names)
 
 
@@ -50,6 +50,8 @@ def test_a_round_goes_from_frames_to_the_page(
     monkeypatch.setattr(tokenizer_study, "RECIPE", recipe)
     monkeypatch.setattr(tokenizer_study, "VARIED", (recipe, many_bits))
     monkeypatch.setattr(tokenizer_study, "SHARPENED", (perceptual,))
+    begun = tokenizer_study.Run("12-bits-begun", "12 bits, begun", (*small, "--bits", "12"), is_begun=True, times=2)
+    monkeypatch.setattr(tokenizer_study, "BEGUN", (begun,))
     frames = write_frames(tmp_path / "train", 0, FRAMES)
     valid_frames = write_frames(tmp_path / "valid", 1, VALID_FRAMES)
     finished = tmp_path / "finished"
@@ -68,7 +70,10 @@ def test_a_round_goes_from_frames_to_the_page(
     capsys.readouterr()
     assert run_all() == 0
     measured = json.loads(capsys.readouterr().out.splitlines()[-1])["runs"]
-    assert set(measured) == {"recipe", "24-bits", "perceptual"}
+    assert set(measured) == {"recipe", "24-bits", "perceptual", "12-bits-begun"}
+    of_begun = next(command for command in commands if "12" in command)
+    assert of_begun[of_begun.index("--start") + 1] == str(finished)
+    assert of_begun[of_begun.index("--epochs") + 1] == "2"
     assert measured["24-bits"]["count_baseline_bits_per_image"] is None
     before, after = (
         load(folder).tokenizer for folder in (finished, tmp_path / "runs" / "perceptual" / "seed-0" / "run")
@@ -80,6 +85,7 @@ def test_a_round_goes_from_frames_to_the_page(
     text = (tmp_path / "docs" / "tokenizers.md").read_text()
     assert "| 24 bits | 16 x 24 | " in text
     assert "| the finished one | 16 x 10 | " in text
+    assert "| 12 bits, begun | 16 x 12 | " in text
     assert "missing" not in text
     assert max(map(len, [line for line in text.splitlines() if not line.startswith("|")])) <= 120
     with Image.open(tmp_path / "docs" / "images" / "tokenizers-sharpened.jpg") as picture:
