@@ -240,7 +240,8 @@ def _cell(form: str, figures: Any) -> str:
 def page(work: Work, figures: Figures, drawn: dict[str, list[str]]) -> str:
     """Return the page as Markdown. drawn: for each sheet there is, what its rows are."""
     options = work.options
-    epochs = f"{options.epochs} epoch{'s' * (options.epochs != 1)}"
+    count = json.loads((options.runs / "budget.json").read_text())["frames"]
+    epochs = f"{options.epochs} epoch{'s' * (options.epochs != 1)} of {count:,} frames"
     given = f" --finished {options.finished}" if options.finished else ""
     introduction = (
         f"The `{PRESET}` preset's tokenizer, varied one thing at a time. All are trained for {epochs}, from the same "
