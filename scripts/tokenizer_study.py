@@ -271,7 +271,7 @@ def page(work: Work, figures: Figures, drawn: dict[str, list[str]]) -> str:
 
 Frames in all pictures: SuperTuxKart and its contributors, [supertuxkart.net](https://supertuxkart.net), CC BY-SA 4.0.
 
-{textwrap.fill(introduction, width=120)}
+{textwrap.fill(introduction, width=120, break_on_hyphens=False)}
 
 {made_on()}
 
@@ -284,13 +284,13 @@ Frames in all pictures: SuperTuxKart and its contributors, [supertuxkart.net](ht
 {_sheet("patches", drawn)}
 ## Sharper decoders
 
-{textwrap.fill(sharpened, width=120)}
+{textwrap.fill(sharpened, width=120, break_on_hyphens=False)}
 
 {table(lines, rows)}
 {_sheet("sharpened", drawn)}
 ## More bits, from the finished one
 
-{textwrap.fill(begun, width=120)}
+{textwrap.fill(begun, width=120, break_on_hyphens=False)}
 
 {table(BEGUN, figures)}
 """
