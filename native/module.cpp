@@ -331,9 +331,9 @@ NB_MODULE(_native, m) {
         .def("take", &GuardedSession::take, "tokens"_a, "Replace the tokens (B,) that all took last.")
         .def("all_logits", &GuardedSession::all_logits, "The logits (B, codebook) of the last tokens.")
         .def("decode", &GuardedSession::decode, "choose"_a,
-             "Decode all pictures: choose(first, frequencies (n, codebook)) returns the tokens (n,) of pictures from "
-             "the "
-             "first on. It is called by several threads. What it raises ends the session.")
+             "Decode all pictures: choose(first, frequencies (n, codebook)) returns tokens (n,) of pictures from first "
+             "on. "
+             "Several threads call it. What it raises ends the session.")
         .def("done", &GuardedSession::done, "picture"_a, "How many tokens of a picture are done.")
         .def("logits", &GuardedSession::logits, "picture"_a, "The logits (codebook,) of a picture's last token.")
         .def("words", &GuardedSession::words, "picture"_a, "The random words (2 codebook,) of a picture's last race.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from dataclasses import asdict
 from statistics import fmean
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 from scaling_fit import LEAST_RUNS, LEAST_VALUES, interval
 from scaling_plan import HALVINGS
 from scaling_study import MORE, Study, rounded
-from trainings import machine, made_on, spread
+from trainings import filled, machine, made_on, spread
 
 
 def page(study: Study, command: str, awaited: str) -> str:
@@ -45,9 +44,9 @@ def page(study: Study, command: str, awaited: str) -> str:
 
 How the prior's loss falls with parameters, tokens and compute, and what more of each would give.
 
-{_filled(introduction)}
+{filled(introduction)}
 
-{_filled(measures)}
+{filled(measures)}
 
 Done: {", ".join(done) or "nothing yet"}. What is not, is missing below.
 
@@ -71,10 +70,6 @@ Done: {", ".join(done) or "nothing yet"}. What is not, is missing below.
 
 {_check_part(study, awaited)}
 """
-
-
-def _filled(text: str) -> str:
-    return textwrap.fill(text, width=120, break_long_words=False, break_on_hyphens=False)
 
 
 def _images(study: Study) -> str:
@@ -119,7 +114,7 @@ def _fit_part(study: Study) -> str:
             f"No fit yet: it has five constants, and takes {LEAST_RUNS} runs at least, of {LEAST_VALUES} sizes and "
             f"{LEAST_VALUES} lengths."
         )
-        return f"{_filled(law_said)}\n\n{_filled(lacking)}"
+        return f"{filled(law_said)}\n\n{filled(lacking)}"
     law, draws = study.fit.law, study.fit.draws
     how = (
         "Intervals hold 95% of the fits to as many runs drawn with replacement. They tell how sure the law's constants "
@@ -133,7 +128,7 @@ def _fit_part(study: Study) -> str:
         for title, name, form in rows
     ]
     table = "\n".join(["| constant | fit | 95% |", "| --- | --- | --- |", *lines])
-    return f"{_filled(law_said)}\n\n{table}\n\n{_filled(how)}"
+    return f"{filled(law_said)}\n\n{table}\n\n{filled(how)}"
 
 
 def _range(draws: np.ndarray, form: str) -> str:
@@ -159,7 +154,7 @@ def _forecast_part(study: Study) -> str:
             f"| {rounded(found.best.tokens / scale.picture_tokens)} |"
         )
     pictures = f"All of them would be new pictures: {scale.frames:,} are at hand."
-    return f"{_filled(about)}\n\n" + "\n".join(lines) + f"\n\n{pictures}"
+    return f"{filled(about)}\n\n" + "\n".join(lines) + f"\n\n{pictures}"
 
 
 def _check_part(study: Study, awaited: str) -> str:
@@ -186,7 +181,7 @@ def _check_part(study: Study, awaited: str) -> str:
     unlike = (
         f"Unlike the runs above, {'; '.join(check.differs)}." if check.differs else "Its recipe is that of the runs."
     )
-    return _filled(f"{measured} {forecast} {unlike}")
+    return filled(f"{measured} {forecast} {unlike}")
 
 
 def summary(study: Study) -> dict[str, Any]:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 import trainings
-from trainings import FIGURES_FILE, Figures, gather, hold_to, machine, made_on, save_json, work_through
+from trainings import FIGURES_FILE, Figures, filled, gather, hold_to, machine, made_on, save_json, work_through
 
 from bisquit.atomic import atomic_file
 from bisquit.errors import BisquitError
@@ -135,6 +134,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--frames", required=True, help="frames to train on")
     parser.add_argument("--valid-frames", required=True, help="frames of other races to measure on")
     parser.add_argument("--finished", type=Path, help="a tokenizer of the preset, whose decoder is to be sharpened")
+    parser.add_argument("--judge-frames", help="frames to train the network on that compares; else --frames")
     parser.add_argument("--epochs", type=int, default=2, help="epochs of every training")
     parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "tokenizers", help="where the runs are kept")
     parser.add_argument("--docs", type=Path, default=ROOT / "docs", help="where the page and its images go")
@@ -153,7 +153,8 @@ def finish(run: Run, seed: int, work: Work) -> None:
     start: tuple[str | Path, ...] = ()
     if run.is_sharpened:
         judge = options.runs / "features"  # of a seed and length of its own: the one that ships is to judge
-        trainings.train("features", judge, *shared, "--seed", "1", "--epochs", "2")
+        judge_frames = ("--frames", options.judge_frames or options.frames, "--valid-frames", options.valid_frames)
+        trainings.train("features", judge, "--preset", PRESET, *judge_frames, "--seed", "1", "--epochs", "2")
         start = ("--start", options.finished, "--features", judge / "run")
     elif run.is_begun:
         start = ("--start", options.finished)
@@ -243,13 +244,15 @@ def page(work: Work, figures: Figures, drawn: dict[str, list[str]]) -> str:
     count = json.loads((options.runs / "budget.json").read_text())["frames"]
     epochs = f"{options.epochs} epoch{'s' * (options.epochs != 1)} of {count:,} frames"
     given = f" --finished {options.finished}" if options.finished else ""
+    if options.judge_frames:
+        given += f" --judge-frames 'FRAMES/{Path(options.judge_frames).name}'"
     introduction = (
         f"The `{PRESET}` preset's tokenizer, varied one thing at a time. All are trained for {epochs}, from the same "
         f"seed; the one that ships takes longer. Measured in float32 with averaged weights, on frames of races that "
         "none has seen. Sharpness is the mean strength of edges (Sobel) over that of the frames themselves. Bits by "
         "counts are what a left-and-up count model, fitted on training tokens, needs for those of unseen frames "
         f"([how](seed.md#the-prior)); it counts no more than {MAX_CODEBOOK_SIZE:,} codes. Seconds are those of the "
-        "training command: they show an order, no more."
+        "training command, on a machine that may have done other work."
     )
     sharpened = (
         "A picture that minimises squared error is the average of all that could be, and so is blurred. Here the "
@@ -271,7 +274,7 @@ def page(work: Work, figures: Figures, drawn: dict[str, list[str]]) -> str:
 
 Frames in all pictures: SuperTuxKart and its contributors, [supertuxkart.net](https://supertuxkart.net), CC BY-SA 4.0.
 
-{textwrap.fill(introduction, width=120, break_on_hyphens=False)}
+{filled(introduction)}
 
 {made_on()}
 
@@ -284,13 +287,13 @@ Frames in all pictures: SuperTuxKart and its contributors, [supertuxkart.net](ht
 {_sheet("patches", drawn)}
 ## Sharper decoders
 
-{textwrap.fill(sharpened, width=120, break_on_hyphens=False)}
+{filled(sharpened)}
 
 {table(lines, rows)}
 {_sheet("sharpened", drawn)}
 ## More bits, from the finished one
 
-{textwrap.fill(begun, width=120, break_on_hyphens=False)}
+{filled(begun)}
 
 {table(BEGUN, figures)}
 """
@@ -299,7 +302,7 @@ Frames in all pictures: SuperTuxKart and its contributors, [supertuxkart.net](ht
 def _sheet(name: str, drawn: dict[str, list[str]]) -> str:
     if name not in drawn:
         return ""
-    said = textwrap.fill(f"Valid frames, and under them, row after row: {'; '.join(drawn[name])}.", width=120)
+    said = filled(f"Valid frames, and under them, row after row: {'; '.join(drawn[name])}.")
     return f"\n{said}\n\n![Reconstructions](images/tokenizers-{name}.jpg)\n"
 
 

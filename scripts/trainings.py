@@ -14,6 +14,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -163,6 +164,11 @@ def spread(numbers: Sequence[float], form: str) -> str:
     lowest, highest = form.format(min(numbers)), form.format(max(numbers))
     mean = form.format(fmean(numbers))
     return mean if lowest == highest else f"{mean} ({lowest} to {highest})"
+
+
+def filled(text: str) -> str:
+    """Return a paragraph in lines of a page's width."""
+    return textwrap.fill(text, width=120, break_long_words=False, break_on_hyphens=False)
 
 
 def machine() -> dict[str, Any]:
