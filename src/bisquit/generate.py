@@ -27,9 +27,11 @@ from bisquit.checkpoint import (
     load_prior,
     load_tokenizer,
 )
+from bisquit.conditioning import Conditions
 from bisquit.engine import Backend, Precision, paint, prepare
-from bisquit.errors import ConfigError, ModelError, ShapeError
+from bisquit.errors import ConditionError, ConfigError, ModelError, ShapeError
 from bisquit.features import FeatureNetwork
+from bisquit.priors import Path as Way
 from bisquit.priors import Prior, SequentialPrior
 from bisquit.progress import Progress
 from bisquit.sampling import SamplingConfig
@@ -44,6 +46,8 @@ Preview = Callable[[np.ndarray], None]
 GREY = 128
 LADDER = {"best": 0}
 """The models that ship with which pictures are compressed, coarse to fine, and from which quality on each is."""
+EDITS = "best"
+"""The model that ships with which pictures are edited."""
 
 _WEIGHTS = files("bisquit") / "weights"
 
@@ -56,14 +60,23 @@ class Pipeline:
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, prior: Prior | None = None, frame_size: tuple[int, int] | None = None
+        self,
+        tokenizer: Tokenizer,
+        prior: Prior | None = None,
+        frame_size: tuple[int, int] | None = None,
+        conditions: Conditions | None = None,
     ) -> None:
-        """Pair a tokenizer with a prior. frame_size: (H, W) of the frames to paint; by default whole patches."""
+        """Pair a tokenizer with a prior.
+
+        frame_size: (H, W) of the frames to paint; by default whole patches. conditions: what the prior can be asked
+        for.
+        """
         if prior is not None and prior.bits != tokenizer.bits:
             raise ModelError(f"the prior is over tokens of {prior.bits} bits, the tokenizer's have {tokenizer.bits}")
         self.tokenizer = tokenizer.eval()
         self.prior = prior.eval() if prior is not None else None
         self.frame_size = frame_size
+        self.conditions = conditions or Conditions()
 
     def to(self, device: str | torch.device) -> Self:
         """Move the model to a device, such as "cuda"."""
@@ -94,6 +107,8 @@ class Pipeline:
         *,
         seed: int = 0,
         settings: SamplingConfig | None = None,
+        class_name: str | None = None,
+        prompt: str | None = None,
         batch_size: int = 64,
         backend: Backend = "auto",
         precision: Precision = "float32",
@@ -101,6 +116,9 @@ class Pipeline:
         preview: Preview | None = None,
     ) -> np.ndarray:
         """Paint n new frames, uint8 (n, H, W, 3): pictures 0 to n - 1 of the seed, the same ones for any batch_size.
+
+        class_name, prompt: what they are to show; at most one of them. Raises ConditionError if the model does not know
+        it.
 
         backend, precision: see `bisquit.engine.prepare`; backends paint the same frames, precisions do not. progress:
         called with tokens done and to do. preview: called with the partial pictures of the batch at hand. Raises
@@ -112,6 +130,7 @@ class Pipeline:
         if not isinstance(prior, SequentialPrior):
             raise ModelError("this model has no prior to paint with: train one with `bisquit train prior`")
         painter = prepare(prior, backend, precision)
+        condition = self.condition(class_name, prompt)
         frames = []
         for start in range(0, n, batch_size):
             numbers = range(start, min(start + batch_size, n))
@@ -122,10 +141,21 @@ class Pipeline:
                 if preview and done % prior.grid[1] == 0:
                     preview(self._partial(tokens, done))
 
-            frames.append(
-                self._decode(paint(painter, numbers, seed=seed, settings=settings, on_token=on_token), self.frame_size)
-            )
+            path, guide = ways(prior, condition, len(numbers))
+            tokens = paint(painter, numbers, seed=seed, settings=settings, path=path, guide=guide, on_token=on_token)
+            frames.append(self._decode(tokens, self.frame_size))
         return np.concatenate(frames)
+
+    def condition(self, class_name: str | None = None, prompt: str | None = None) -> Tensor | None:
+        """Return the condition, (size,), of a class or a prompt; None for neither.
+
+        Raises ConditionError if both are given, or if the model does not know it.
+        """
+        if class_name is not None and prompt is not None:
+            raise ConditionError("pass either a class or a prompt: a picture is asked for in one way")
+        if class_name is not None:
+            return self.conditions.of_class(class_name)
+        return None if prompt is None else self.conditions.of_prompt(prompt)
 
     def _decode(self, tokens: Tensor, size: tuple[int, int] | None) -> np.ndarray:
         return np.concatenate([self.tokenizer.decode(part, size).cpu().numpy() for part in tokens.split(1)])
@@ -138,6 +168,15 @@ class Pipeline:
         painted = (np.arange(tokens[0].numel()) < done).reshape(tokens.shape[1:]).repeat(p, axis=0).repeat(p, axis=1)
         frames[:, ~painted[:height, :width]] = GREY
         return frames
+
+
+@torch.no_grad()
+def ways(prior: SequentialPrior, condition: Tensor | None, count: int) -> tuple[Way | None, Way | None]:
+    """Return the way of so many pictures that are to show what a condition, (size,), says, and that of their guides."""
+    if condition is None:
+        return None, None
+    conditions = condition.to(next(iter(prior.state_dict().values())).device).expand(count, -1)
+    return prior.conditioned(conditions, count), prior.conditioned(torch.zeros_like(conditions), count)
 
 
 def load(model: str | os.PathLike[str]) -> Pipeline:
@@ -169,7 +208,7 @@ def _load_folder(folder: Path) -> Pipeline:
         )
     if tokenizer.grid(*saved.frame_size) != saved.prior.grid:
         raise ModelError(f"{folder}: frames of {saved.frame_size} have no grid {saved.prior.grid} of tokens")
-    return Pipeline(tokenizer, saved.prior, saved.frame_size)
+    return Pipeline(tokenizer, saved.prior, saved.frame_size, saved.conditions)
 
 
 def shipped_models() -> list[str]:

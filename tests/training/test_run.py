@@ -405,10 +405,10 @@ def test_frames_give_other_tokens_at_each_step(data, watch, train, tmp_path: Pat
     seen: list[bytes] = []
     loss = RasterPrior.loss
 
-    def kept(prior: RasterPrior, tokens: Tensor) -> Tensor:
+    def kept(prior: RasterPrior, tokens: Tensor, condition: Tensor | None) -> Tensor:
         if prior.training:
             seen.extend(picture.numpy().tobytes() for picture in tokens)
-        return loss(prior, tokens)
+        return loss(prior, tokens, condition)
 
     monkeypatch.setattr(RasterPrior, "loss", kept)
     train("prior on frames", tmp_path)

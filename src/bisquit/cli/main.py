@@ -14,6 +14,7 @@ VERBS = {
     "train": ("bisquit.cli.train", "Train a tokenizer, a prior over its tokens, or a network of features."),
     "tokenize": ("bisquit.cli.tokenize", "Turn a set of frames into a file of tokens."),
     "sample": ("bisquit.cli.sample", "Paint new frames."),
+    "edit": ("bisquit.cli.edit", "Fill, extend, vary, join or tile pictures."),
     "reconstruct": ("bisquit.cli.reconstruct", "Send pictures through their tokens and back."),
     "compress": ("bisquit.cli.compress", "Store pictures in a few hundred bytes each."),
     "decompress": ("bisquit.cli.decompress", "Get compressed pictures back."),

@@ -26,8 +26,9 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping
 from lightning.pytorch.loggers import TensorBoardLogger
-from torch import nn
+from torch import Tensor, nn
 
+from bisquit.captions import Captions
 from bisquit.checkpoint import (
     FEATURES_FILE,
     PRIOR_FILE,
@@ -40,18 +41,21 @@ from bisquit.checkpoint import (
     save_prior,
     save_tokenizer,
 )
+from bisquit.conditioning import Conditions
 from bisquit.config import Settings
 from bisquit.errors import ConfigError, FrameError, RunError, TokenError
 from bisquit.features import FeatureNetwork
-from bisquit.frames import FrameSet, contact_sheet
+from bisquit.frames import FrameSet, contact_sheet, relabelled
 from bisquit.frames.augment import Augmentation
 from bisquit.generate import Pipeline
 from bisquit.priors import Prior, SequentialPrior, build_prior
 from bisquit.record import RunRecord
 from bisquit.seeds import derive_seed
+from bisquit.text import TEXT_ENCODER
 from bisquit.tokenizer import Tokenizer
 from bisquit.tokens import FreshTokens, TokenSet, prepared_encode
 from bisquit.training.callbacks import STATE_FILE, AveragedWeights, Pictures, Progress, RunState
+from bisquit.training.conditions import Teller
 from bisquit.training.data import Batches, Fetch, Labelled, balancing_weights
 from bisquit.training.memory import freed_memory_kept
 from bisquit.training.modules import FeaturesModule, PriorModule, StageModule, TokenizerModule, rarity_weights
@@ -93,8 +97,8 @@ def train_tokenizer(
     if record.finished:
         return load_tokenizer(out / TOKENIZER_FILE)
     batches = Batches(
-        train=(len(frames), lambda indices: torch.from_numpy(frames[indices])),
-        valid=(len(valid), lambda indices: torch.from_numpy(valid[indices])),
+        train=(len(frames), _fetch(frames)),
+        valid=(len(valid), _fetch(valid)),
         batch_size=recipe.training.batch_size,
         seed=recipe.training.seed,
         weights=_weights(recipe.training, frames.labels),
@@ -138,18 +142,26 @@ def train_prior(
     preset: str | None = None,
     sources: Mapping[str, str] | None = None,
     start: Prior | None = None,
+    captions: Captions | None = None,
 ) -> Prior:
     """Train a prior on tokens in the folder `out`, and return it; the tokens' tokenizer is saved beside it.
 
     resume, preset, sources: as for `train_tokenizer`. start: a prior to start from, with its weights wherever they fit.
-    Raises TokenError if the two sets of tokens are of different tokenizers or grids, or if a recipe that changes frames
-    at random is given tokens; ConfigError, RunError and RunStopped as `train_tokenizer` does.
+    captions: sentences about classes, for a prior that is told of those. Raises TokenError if the two sets of tokens
+    are of different tokenizers or grids, if a recipe that changes frames at random is given tokens, or if one that
+    tells classes is given tokens without; ConfigError, RunError and RunStopped as `train_tokenizer` does.
     """
     _check_tokens(recipe, tokens, valid)
     tokenizer, fingerprint = tokens.tokenizer, tokens.tokenizer.fingerprint()
     data = {"tokenizer": fingerprint, "tokens": _describe_tokens(tokens), "valid_tokens": _describe_tokens(valid)}
     if start is not None:
         data["start"] = start.fingerprint()
+    teller = _teller(recipe, tokens.classes, captions)
+    if teller is not None:
+        data["classes"] = list(teller.conditions.classes)
+        recipe = recipe.replace(prior=recipe.prior.replace(condition_size=teller.conditions.size))
+    if captions is not None:
+        data["captions"] = captions.fingerprint()
     wanted = _record("prior", recipe, data, preset, sources)
     torch.manual_seed(derive_seed(recipe.training.seed, "weights"))
     prior = build_prior(recipe.prior, tokenizer.bits, tokens.grid)
@@ -158,13 +170,14 @@ def train_prior(
     if start is not None:
         _transfer(prior, start)
     encode = prepared_encode(tokenizer) if isinstance(tokens, FreshTokens) else None
-    module = PriorModule(prior, recipe.training, encode, recipe.augmentation)
+    module = PriorModule(prior, recipe.training, encode, recipe.augmentation, teller)
     record = _opened(wanted, out, resume, recipe)
     if record.finished:
         return load_prior(out / PRIOR_FILE).prior
+    valid_labels = relabelled(valid.labels, valid.classes, tokens.classes)
     batches = Batches(
-        train=(len(tokens), tokens.batch),
-        valid=(len(valid), valid.batch),
+        train=(len(tokens), _with_labels(tokens.batch, tokens.labels) if teller else tokens.batch),
+        valid=(len(valid), _with_labels(valid.batch, valid_labels) if teller else valid.batch),
         batch_size=recipe.training.batch_size,
         seed=recipe.training.seed,
         valid_batch_size=32,
@@ -180,10 +193,35 @@ def train_prior(
     def save(model: nn.Module, folder: Path) -> None:
         assert isinstance(model, Prior)
         save_tokenizer(tokenizer, folder / TOKENIZER_FILE)
-        save_prior(SavedPrior(model, tokens.frame_size, fingerprint), folder / PRIOR_FILE)
+        saved = SavedPrior(model, tokens.frame_size, fingerprint, teller.conditions if teller else Conditions())
+        save_prior(saved, folder / PRIOR_FILE)
 
     _fit(module, batches, record, out, save=save, pictured="samples", draw=draw)
     return load_prior(out / PRIOR_FILE).prior
+
+
+def _teller(recipe: PriorRecipe, classes: tuple[str, ...], captions: Captions | None) -> Teller | None:
+    """Return what tells a prior of pictures of these classes, None if it is told nothing."""
+    if not recipe.classes:
+        if captions is not None:
+            raise ConfigError("captions are sentences about classes: pass --classes too")
+        return None
+    if not classes:
+        raise TokenError("none of the pictures to train on has a class, of which the prior could be told")
+    if captions is None:
+        return Teller(Conditions(classes), recipe.unsaid)
+    conditions = Conditions(classes, text_encoder=TEXT_ENCODER)
+    return Teller(conditions, recipe.unsaid, [conditions.embed(captions.of(name)) for name in classes])
+
+
+def _fetch(frames: FrameSet) -> Callable[[np.ndarray], Tensor]:
+    """Return a function that fetches frames."""
+    return lambda indices: torch.from_numpy(frames[indices])
+
+
+def _with_labels(fetch: Callable[[np.ndarray], Tensor], labels: np.ndarray) -> Fetch:
+    """Return a function that fetches pictures and their labels."""
+    return lambda indices: Labelled(fetch(indices), torch.from_numpy(labels[indices]))
 
 
 def _check_tokens(recipe: PriorRecipe, tokens: TokenSet | FreshTokens, valid: TokenSet) -> None:
@@ -264,8 +302,8 @@ def train_features(
     if record.finished:
         return load_features(out / FEATURES_FILE)
     batches = Batches(
-        train=(len(frames), _labelled(frames)),
-        valid=(len(valid), _labelled(valid)),
+        train=(len(frames), _with_labels(_fetch(frames), frames.labels)),
+        valid=(len(valid), _with_labels(_fetch(valid), valid.labels)),
         batch_size=recipe.training.batch_size,
         seed=recipe.training.seed,
         weights=_weights(recipe.training, frames.labels),
@@ -281,15 +319,9 @@ def train_features(
 
 def _of_classes(frames: FrameSet, classes: tuple[str, ...]) -> FrameSet:
     """Return those of the frames that have one of these classes, with labels that index them."""
-    new_index = np.array([classes.index(name) if name in classes else -1 for name in frames.classes] + [-1])
-    labels = new_index[frames.labels]  # -1 takes the last
+    labels = relabelled(frames.labels, frames.classes, classes)
     chosen = np.flatnonzero(labels >= 0)
     return replace(frames.subset(chosen), classes=classes, labels=labels[chosen])
-
-
-def _labelled(frames: FrameSet) -> Fetch:
-    """Return a function that fetches frames and their labels."""
-    return lambda indices: Labelled(torch.from_numpy(frames[indices]), torch.from_numpy(frames.labels[indices]))
 
 
 def _fit(
@@ -377,7 +409,7 @@ def _record(
 
 def _opened(wanted: RunRecord, out: Path, resume: bool, recipe: Settings) -> RunRecord:
     """Open a run. Only once its model is built: one that cannot be leaves no run behind."""
-    return wanted.open(out, resume, defaults=type(recipe)().to_dict())
+    return wanted.open(out, resume, defaults=recipe.defaults().to_dict())
 
 
 def _describe_frames(frames: FrameSet) -> dict[str, Any]:
