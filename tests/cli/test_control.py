@@ -160,3 +160,19 @@ def test_edits_that_cannot_be_are_one_line(run: Run, trained: Trained, picture: 
         assert message in done.err
         assert done.err.count("\n") == 1
         assert not (folder / "out.png").exists()
+
+
+def test_augment_writes_labelled_frames(run: Run, told: Path, frame_folder: Path, tmp_path: Path):
+    with letters_read():
+        command = ("augment", "--model", told, "--per-class", "3", "--real", frame_folder, "--guidance", "2")
+        done = run(*command, "-o", tmp_path / "new")
+        assert done.status == 0, done.err
+        assert "6 frames of 2 classes" in done.out
+        assert run(*command, "--classes", "noon", "-o", tmp_path / "new.parquet").status == 0
+        refused = run(*command, "--classes", "noon,dusk", "-o", tmp_path / "other")
+    assert refused.status == 2
+    assert "no class 'dusk'" in refused.err
+    assert not (tmp_path / "other").exists()
+    frames = bisquit.load_frames(str(tmp_path / "new"))
+    assert frames.classes == ("night", "noon")
+    assert len(bisquit.load_frames(str(tmp_path / "new.parquet"))) == 3

@@ -15,6 +15,7 @@ VERBS = {
     "tokenize": ("bisquit.cli.tokenize", "Turn a set of frames into a file of tokens."),
     "sample": ("bisquit.cli.sample", "Paint new frames."),
     "edit": ("bisquit.cli.edit", "Fill, extend, vary, join or tile pictures."),
+    "augment": ("bisquit.cli.augment", "Paint labelled frames to train others with."),
     "reconstruct": ("bisquit.cli.reconstruct", "Send pictures through their tokens and back."),
     "compress": ("bisquit.cli.compress", "Store pictures in a few hundred bytes each."),
     "decompress": ("bisquit.cli.decompress", "Get compressed pictures back."),
