@@ -176,3 +176,24 @@ def test_augment_writes_labelled_frames(run: Run, told: Path, frame_folder: Path
     frames = bisquit.load_frames(str(tmp_path / "new"))
     assert frames.classes == ("night", "noon")
     assert len(bisquit.load_frames(str(tmp_path / "new.parquet"))) == 3
+
+
+@pytest.mark.parametrize("which", ["raster", "any-order"])
+def test_views_are_pictures(run: Run, trained: Trained, told: Path, picture: Path, which: str):
+    model, folder = trained.model if which == "raster" else told, picture.parent
+    look = ("view", "attention", picture, "--model", model)
+    with letters_read():
+        done = run("view", "surprise", picture, "--model", model, "-o", folder / "surprise.png")
+        assert done.status == 0, done.err
+        assert "bits, most in row" in done.out
+        assert run(*look, "--row", "1", "--column", "2", "-o", folder / "attention.png").status == 0
+        assert bisquit.read_frame(folder / "attention.png").shape[0] > 12
+        refused = run(*look, "--row", "9", "--column", "2", "-o", folder / "none.png")
+    assert refused.status == 2
+    assert "outside of the grid" in refused.err
+
+
+def test_a_tokenizer_has_no_view(run: Run, trained: Trained, picture: Path):
+    done = run("view", "surprise", picture, "--model", trained.tokenizer, "-o", picture.parent / "s.png")
+    assert done.status == 2
+    assert "no prior to look into" in done.err

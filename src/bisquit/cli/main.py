@@ -21,6 +21,7 @@ VERBS = {
     "decompress": ("bisquit.cli.decompress", "Get compressed pictures back."),
     "archive": ("bisquit.cli.archive", "List, get, add, check and mend the pictures of an archive."),
     "evaluate": ("bisquit.cli.evaluate", "Measure a model on frames."),
+    "view": ("bisquit.cli.view", "Show what a model finds odd in a picture, and what a token looks at."),
     "info": ("bisquit.cli.info", "Say what is in a model, a file of tokens or a set of frames."),
 }
 

@@ -138,18 +138,31 @@ class CausalPrior(SequentialPrior):
         logits: Tensor = self.head(self._features(to_steps(tokens, path)[:, :step], path)[:, -1])
         return logits
 
+    @torch.no_grad()
+    def attention_at(self, tokens: Tensor, step: int, path: Path | None = None) -> Tensor:
+        """Return how much the step for a token of (B, h, w) looks at each input up to its own.
+
+        (B, n_layers, n_heads, step + 1); the first input is the start, and each other one that of the token before.
+        """
+        self.check(tokens)
+        x, angles = self._inputs(to_steps(tokens, path)[:, :step], path)
+        return self.transformer.attention_at(x, step, angles)
+
     def _features(self, before: Tensor, path: Path | None) -> Tensor:
         """Return what the head reads, (B, T + 1, width), after the start and the first T tokens, (B, T)."""
+        x, angles = self._inputs(before, path)
+        features: Tensor = self.transformer(x, causal=True, rotary=angles)
+        return features
+
+    def _inputs(self, before: Tensor, path: Path | None) -> tuple[Tensor, Tensor | None]:
+        """Return the transformer's input (B, T + 1, width) for the start and T tokens (B, T), and its angles."""
         steps = before.shape[1] + 1
         x = torch.cat((self.start_vector.expand(len(before), 1, -1), self.embedding(before)), dim=1)
         if self.neighbours:
             known = F.pad(before, (0, self.length + 1 - before.shape[1]), value=self.codebook_size)
             x = self.add_neighbours(x, around_steps(known, self.around if path is None else path.around, 0, steps))
         places = self.places() if path is None else path.places
-        x = x + places[..., :steps, :]
-        angles = None if self.angles is None else self.angles[:steps]
-        features: Tensor = self.transformer(x, causal=True, rotary=angles)
-        return features
+        return x + places[..., :steps, :], None if self.angles is None else self.angles[:steps]
 
     def add_neighbours(self, x: Tensor, codes: Tensor) -> Tensor:
         """Add to inputs x (..., width) what neighbours of codes (..., neighbours) add; the last code means none."""
