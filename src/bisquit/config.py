@@ -42,10 +42,15 @@ class Settings:
         return found
 
     def defaults(self) -> Self:
-        """Return settings of the same kinds, nested ones too, as they are by default."""
-        fields = dataclasses.fields(self)  # type: ignore[arg-type]
-        values = {field.name: getattr(self, field.name) for field in fields}
-        return type(self)(**{name: value.defaults() for name, value in values.items() if isinstance(value, Settings)})
+        """Return settings of the same kinds, nested ones too, as they are by default; what has none stays."""
+        kept: dict[str, Any] = {}
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+            value = getattr(self, field.name)
+            if isinstance(value, Settings):
+                kept[field.name] = value.defaults()
+            elif field.default is field.default_factory is dataclasses.MISSING:
+                kept[field.name] = value
+        return type(self)(**kept)
 
     def replace(self, **changes: Any) -> Self:
         """Return a copy with some fields changed, checked anew."""

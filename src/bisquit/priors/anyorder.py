@@ -22,11 +22,10 @@ from bisquit.errors import ShapeError
 from bisquit.priors.base import Path, to_steps, token_nats
 from bisquit.priors.causal import CausalConfig, CausalPrior
 
-AROUND = (
-    *((-1, 0), (0, -1), (0, 1), (1, 0)),
-    *((-1, -1), (-1, 1), (1, -1), (1, 1)),
-    *((-2, 0), (0, -2), (0, 2), (2, 0)),
-)  # (rows, columns) from the token to be predicted, nearest first
+AROUND = (  # (rows, columns) from the token to be predicted; the first are a raster prior's, for one to start from
+    *((-1, 0), (-1, -1), (-1, 1), (-2, 0)),
+    *((0, -1), (0, 1), (1, 0), (1, -1), (1, 1), (0, -2), (0, 2), (2, 0)),
+)
 
 
 @dataclass(frozen=True)
