@@ -194,7 +194,7 @@ class Editor:
             place = (slice(top, top + height), slice(left, left + width))
             here = mask[place]
             window_seed = derive_seed(seed, "window", number) if number else seed
-            canvases[:, place[0], place[1]] = self._fill(canvases[:, place[0], place[1]], here, window_seed)
+            canvases[:, place[0], place[1]] = self.fill(canvases[:, place[0], place[1]], here, window_seed)
             here[:] = False
             number += 1
             if progress:
@@ -223,8 +223,8 @@ class Editor:
         row, column = candidates[np.square(candidates - middle).sum(axis=1).argmin()]
         return int(tops[row]), int(lefts[column])
 
-    def _fill(self, frames: np.ndarray, mask: np.ndarray, seed: int) -> np.ndarray:
-        """Paint what a mask covers in frames of the model's size, (n, H, W, 3)."""
+    def fill(self, frames: np.ndarray, mask: np.ndarray, seed: int = 0) -> np.ndarray:
+        """Paint what a mask, bool (H, W), covers in each of some frames of the model's size, uint8 (n, H, W, 3)."""
         p, (h, w) = self.model.tokenizer.patch_size, self.prior.grid
         padded = np.pad(mask, ((0, h * p - mask.shape[0]), (0, w * p - mask.shape[1])))
         known = torch.from_numpy(~padded.reshape(h, p, w, p).any(axis=(1, 3)))
