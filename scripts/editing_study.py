@@ -125,13 +125,12 @@ def page(figures: dict[str, Figures], options: argparse.Namespace) -> str:
         f"| {of['edge_step']:.2f} |"
         for name, of in figures.items()
     )
-    share = HOLE[0] * HOLE[1] / 15000
     about = filled(
-        f"A hole of {HOLE[0]} x {HOLE[1]} pixels, {share:.0%} of the picture, in the middle of {options.count} frames of "
-        "races that no model has seen. Models see nothing of what was there: the hole is smoothed over before a frame is "
-        "tokenized. They paint with top-p 0.95, one picture each, and where the painted meets the known, the difference "
-        "is spread over the hole. Pixels outside of it are the frames', to the bit, which is checked for every frame and "
-        "way."
+        f"A hole of {HOLE[0]} x {HOLE[1]} pixels, {HOLE[0] * HOLE[1] / 15000:.0%} of the picture, in the middle of "
+        f"{options.count} frames of races that no model has seen. Models see nothing of what was there: the hole is "
+        "smoothed over before a frame is tokenized. They paint with top-p 0.95, one picture each, and where the "
+        "painted meets the known, the difference is spread over the hole. Pixels outside of it are the frames', to the "
+        "bit, which is checked for every frame and way."
     )
     meaning = filled(
         "PSNR is of the hole, the mean of the frames': it favours what is smooth, for what was there cannot be known. "
