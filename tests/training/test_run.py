@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tests.training.conftest import USUAL
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -24,6 +25,7 @@ from bisquit.features import FeatureNetwork
 from bisquit.frames.augment import Augmentation
 from bisquit.generate import load
 from bisquit.priors import Prior, RasterConfig, RasterPrior
+from bisquit.quantizers import BSQConfig
 from bisquit.tokenizer import Tokenizer
 from bisquit.tokens import tokenize
 from bisquit.training import FeaturesRecipe, PriorRecipe, TokenizerRecipe, train_features, train_prior, train_tokenizer
@@ -379,6 +381,21 @@ def test_a_prior_takes_what_fits_of_one_of_another_shape(data, tmp_path: Path, c
     assert own["embedding.weight"].shape != others["embedding.weight"].shape
     assert "n_layers=2" in caplog.text
     assert "arrays begin anew" in caplog.text
+
+
+def test_a_tokenizer_of_more_bits_begins_with_what_the_other_makes_of_frames(
+    data, make_tokenizer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    start = make_tokenizer(bits=4)
+    config = start.config.replace(quantizer=BSQConfig(bits=6))
+    recipe = TokenizerRecipe(config, training=USUAL.replace(epochs=1, learning_rate=1e-9, muon_learning_rate=0))
+    tokenizer = train_tokenizer(recipe, data.frames, data.valid_frames, tmp_path, start=start)
+    frames = torch.from_numpy(data.valid_frames[:])
+    tokens = tokenizer.encode(frames)
+    assert torch.equal(tokens % 16, start.encode(frames))
+    wanted = start.decode(start.encode(frames), (8, 12)).int()
+    assert (tokenizer.decode(tokens, (8, 12)).int() - wanted).abs().max() <= 1
+    assert "its 6 bits begin with the other's 4" in caplog.text
 
 
 def test_a_prior_does_not_start_from_one_without_an_array_alike(train, tmp_path: Path):
