@@ -32,7 +32,7 @@ from bisquit.engine import Backend, Precision, paint, prepare
 from bisquit.errors import ConditionError, ConfigError, ModelError, ShapeError
 from bisquit.features import FeatureNetwork
 from bisquit.priors import Path as Way
-from bisquit.priors import Prior, SequentialPrior
+from bisquit.priors import Prior, RasterPrior, SequentialPrior
 from bisquit.progress import Progress
 from bisquit.sampling import SamplingConfig
 from bisquit.tokenizer import Tokenizer
@@ -51,6 +51,8 @@ LADDER = {"best": 0}
 """The models that ship with which pictures are compressed, coarse to fine, and from which quality on each is."""
 EDITS = "best"
 """The model that ships with which pictures are edited."""
+SHARED_TOKENIZERS: dict[str, str] = {}
+"""The models that ship with a prior alone, and whose tokenizer each is over."""
 
 _WEIGHTS = files("bisquit") / "weights"
 
@@ -253,17 +255,18 @@ def load(model: str | os.PathLike[str]) -> Pipeline:
     """
     name = os.fspath(model)
     if name in shipped_models() and not Path(model).is_dir():
-        with as_file(_WEIGHTS / name) as folder:
-            return _load_folder(folder)
-    return _load_folder(Path(model))
+        owner = SHARED_TOKENIZERS.get(name, name)
+        with as_file(_WEIGHTS / name) as folder, as_file(_WEIGHTS / owner) as tokenizer_folder:
+            return _load_folder(folder, tokenizer_folder)
+    return _load_folder(Path(model), Path(model))
 
 
-def _load_folder(folder: Path) -> Pipeline:
+def _load_folder(folder: Path, tokenizer_folder: Path) -> Pipeline:
     if not folder.is_dir():
         raise ModelError(
             f"{folder} is neither a folder nor a model that ships with bisquit: {', '.join(shipped_models()) or 'none'}"
         )
-    tokenizer = load_tokenizer(folder / TOKENIZER_FILE)
+    tokenizer = load_tokenizer(tokenizer_folder / TOKENIZER_FILE)
     if not (folder / PRIOR_FILE).exists():
         return Pipeline(tokenizer)
     saved = load_prior(folder / PRIOR_FILE)
@@ -280,7 +283,8 @@ def _load_folder(folder: Path) -> Pipeline:
 def shipped_models() -> list[str]:
     """Return the names of the models that ship with bisquit."""
     entries = _WEIGHTS.iterdir() if _WEIGHTS.is_dir() else ()
-    return sorted(entry.name for entry in entries if (entry / TOKENIZER_FILE).is_file())
+    files = (TOKENIZER_FILE, PRIOR_FILE)
+    return sorted(entry.name for entry in entries if any((entry / file).is_file() for file in files))
 
 
 def load_codec(model: str | os.PathLike[str] | None = None, device: str | torch.device = "cpu") -> Codec:
@@ -293,14 +297,18 @@ def load_codec(model: str | os.PathLike[str] | None = None, device: str | torch.
     if model is not None:
         return Codec([Rung(_codec_model(model, device))])
     rungs = [Rung(_codec_model(name, device), quality) for name, quality in LADDER.items()]
-    others = [name for name in shipped_models() if name not in LADDER]
-    return Codec(rungs, readers=(_codec_model(name, device) for name in others))
+    others = (load(name) for name in shipped_models() if name not in LADDER)
+    readers = (pipeline for pipeline in others if isinstance(pipeline.prior, RasterPrior))
+    return Codec(rungs, readers=(_codec_of(pipeline.to(device)) for pipeline in readers))
 
 
 def _codec_model(model: str | os.PathLike[str], device: str | torch.device) -> CodecModel:
+    return _codec_of(load(model).to(device))
+
+
+def _codec_of(pipeline: Pipeline) -> CodecModel:
     from bisquit.codec import CodecModel
 
-    pipeline = load(model).to(device)
     return CodecModel(pipeline.tokenizer, pipeline.prior, pipeline.frame_size)
 
 

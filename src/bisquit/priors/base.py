@@ -56,7 +56,10 @@ class Prior(nn.Module, ABC):
 
     def fingerprint(self) -> str:
         """Return 16 hexadecimal digits that name this prior: its configuration and every weight, as float32."""
-        return fingerprint({**self.config.to_dict(), "bits": self.bits, "grid": self.grid}, self)
+        settings = {**self.config.to_dict(), "bits": self.bits, "grid": self.grid}
+        if not self.condition_size:
+            settings.pop("condition_size", None)  # which settings had not when the first priors were named
+        return fingerprint(settings, self)
 
     def check(self, tokens: Tensor) -> None:
         """Raise ShapeError unless tokens are int64 (B, h, w) on this prior's grid, TokenError if one is no code."""
