@@ -278,3 +278,27 @@ def test_token_nats_and_their_gradient_are_those_of_cross_entropy(rows: int):
     (nats * weights).sum().backward()
     (wanted * weights).sum().backward()
     torch.testing.assert_close(ours.grad, theirs.grad)
+
+
+@every_sequential_prior
+def test_a_prior_grows_from_one_over_tokens_of_fewer_bits(config: PriorConfig):
+    small, grown = sequential(config, bits=2), sequential(config, bits=4)
+    weights = {
+        name: array for name, array in small.state_dict().items() if grown.state_dict()[name].shape == array.shape
+    }
+    grown.load_state_dict(weights, strict=False)
+    assert grown.grow_from(small)
+    tokens = random_tokens(3, 4, (2, 3))
+    wanted = small.logits(tokens % 4).log_softmax(-1)
+    found = grown.logits(tokens).log_softmax(-1)
+    torch.testing.assert_close(found, wanted[..., torch.arange(16) % 4] - math.log(4))
+
+
+@every_sequential_prior
+def test_a_prior_grows_from_no_other(config: PriorConfig):
+    prior = sequential(config, bits=3)
+    wider = build_prior(config.replace(transformer=TINY.replace(width=16)), 2, (2, 3))
+    before = {name: array.clone() for name, array in prior.state_dict().items()}
+    assert not prior.grow_from(sequential(config, bits=3))
+    assert not prior.grow_from(wider)
+    assert all(torch.equal(array, before[name]) for name, array in prior.state_dict().items())

@@ -54,6 +54,13 @@ class Prior(nn.Module, ABC):
         """Draw weights anew so that tokens begin as alike as their bits. Raises ConfigError if this prior cannot."""
         raise ConfigError(f"a {type(self).__name__} cannot start from bits: train it without")
 
+    def grow_from(self, other: Prior) -> bool:
+        """Take from another prior, over tokens of fewer bits, what stands for them; return whether it could.
+
+        Tokens then begin as likely as the other's are that they have their low bits from. By default none can.
+        """
+        return False
+
     def fingerprint(self) -> str:
         """Return 16 hexadecimal digits that name this prior: its configuration and every weight, as float32."""
         settings = {**self.config.to_dict(), "bits": self.bits, "grid": self.grid}

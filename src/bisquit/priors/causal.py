@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from bisquit.config import Settings, require
 from bisquit.errors import ShapeError
-from bisquit.priors.base import Path, SequentialPrior, to_steps
+from bisquit.priors.base import Path, Prior, SequentialPrior, to_steps
 from bisquit.transformer import KeyValueCache, Transformer, TransformerConfig
 
 LARGEST_SOFTMAX_BITS = 18  # 2**18 logits a token: beyond it, memory goes to the head alone
@@ -108,6 +108,23 @@ class CausalPrior(SequentialPrior):
             vectors = torch.randn(self.bits, table.shape[1], device=codes.device) * (0.1 / self.bits**0.5)
             table.zero_()  # a neighbour's last row is for none
             table[: self.codebook_size] = signs @ vectors
+
+    @torch.no_grad()
+    def grow_from(self, other: Prior) -> bool:
+        """Take from another prior, over tokens of fewer bits, what stands for them; return whether it could."""
+        if not isinstance(other, CausalPrior) or other.bits >= self.bits:
+            return False
+        if other.config.transformer.width != self.config.transformer.width:
+            return False
+        tables = [(self.embedding, other.embedding), (self.head, other.head)]
+        tables += zip(self.neighbours, other.neighbours, strict=False)  # as many as both have
+        low_bits = torch.arange(self.codebook_size, device=self.start_vector.device) % other.codebook_size
+        for ours, theirs in tables:
+            values = theirs.state_dict()
+            for name, array in ours.state_dict().items():
+                array[: self.codebook_size] = values[name][low_bits]
+                array[self.codebook_size :] = values[name][other.codebook_size :]  # a neighbour's last row is for none
+        return True
 
     def conditioned(self, condition: Tensor, batch: int) -> Path:
         """Return the way of pictures that are to show what a condition, (batch, condition_size), says of each.

@@ -223,17 +223,19 @@ def _check_tokens(recipe: PriorRecipe, tokens: TokenSet | FreshTokens, valid: To
 def _transfer(model: Tokenizer | Prior, start: Tokenizer | Prior) -> None:
     """Give a model another's weights where they are of the same name and shape; the others begin anew.
 
-    A quantizer of more bits grows from the other's. Warns if the two differ in any way. Raises ConfigError if nothing
-    fits.
+    For tokens of more bits, what stands for them grows from the other's. Warns if the two differ in any way. Raises
+    ConfigError if nothing fits.
     """
     own, others = model.state_dict(), start.state_dict()
     taken = {name: array for name, array in others.items() if name in own and own[name].shape == array.shape}
     if not taken:
         raise ConfigError("the model to start from has no weights of the same names and shapes as the one to train")
     model.load_state_dict(own | taken)
-    grown = ""
-    if isinstance(model, Tokenizer) and isinstance(start, Tokenizer) and model.quantizer.grow_from(start.quantizer):
-        grown = f"; its {model.bits} bits begin with the other's {start.bits}"
+    if isinstance(model, Tokenizer):
+        is_grown = isinstance(start, Tokenizer) and model.quantizer.grow_from(start.quantizer)
+    else:
+        is_grown = isinstance(start, Prior) and model.grow_from(start)
+    grown = f"; its {model.bits} bits begin with the other's {start.bits}" if is_grown else ""
     wanted, found = _shape_of(model), _shape_of(start)
     if found != wanted:
         _log.warning(
