@@ -111,7 +111,8 @@ races that none has seen. Made on {date.today():%d %B %Y}, on {os.cpu_count()} c
 
 How `seed`, the design that the project started from, does after 1 epoch and after 5, with positions and without, is on
 [a page of its own](seed.md); what other shapes, bits, patches and losses do to a tokenizer, on
-[another](tokenizers.md).
+[another](tokenizers.md). What each part of the design is worth is under [ablations](ablations.md); how the prior's loss
+falls with size, pictures and compute, under [scaling](scaling.md).
 
 ## Tokenizers
 

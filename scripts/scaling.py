@@ -16,6 +16,8 @@ import argparse
 import json
 import shlex
 import sys
+import textwrap
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -216,7 +218,22 @@ def check_of(work: Work) -> Check | None:
         tokens=epochs * (pictures // batch) * batch * work.scale.picture_tokens,
         valid_bits_token=found["valid_bits_token"],
         differs=differences(recipe, pictures),
+        command=command_of(recipe, record.sources),
     )
+
+
+def command_of(recipe: PriorRecipe, sources: Mapping[str, str]) -> str:
+    """Return the command that trained a prior, in lines that fit a page."""
+    flags = [
+        f"--{name.replace('_', '-')} {getattr(part, name):g}"
+        for part in (recipe.prior.transformer, recipe.training)
+        for name in SUITED
+        if hasattr(part, name)
+    ]
+    varied = f"--{'flip' if recipe.augmentation.flip else 'no-flip'} --shift-px {recipe.augmentation.shift_px}"
+    data = [f"--{name.replace('_', '-')} {Path(source).name}" for name, source in sorted(sources.items())]
+    words = " ".join((f"bisquit train prior --preset {PRESET}", varied, *flags, *data, "--out RUN"))
+    return " \\\n        ".join(textwrap.wrap(words, width=100, break_on_hyphens=False))
 
 
 def differences(recipe: PriorRecipe, pictures: int) -> tuple[str, ...]:

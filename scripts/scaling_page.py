@@ -181,7 +181,7 @@ def _check_part(study: Study, awaited: str) -> str:
     unlike = (
         f"Unlike the runs above, {'; '.join(check.differs)}." if check.differs else "Its recipe is that of the runs."
     )
-    return filled(f"{measured} {forecast} {unlike}")
+    return f"{filled(f'{measured} {forecast} {unlike}')}\n\nIt was trained by\n\n    {check.command}"
 
 
 def summary(study: Study) -> dict[str, Any]:

@@ -29,6 +29,8 @@ class Check:
     tokens: int
     valid_bits_token: float
     differs: tuple[str, ...]
+    command: str
+    """What trained it."""
 
     @property
     def flops(self) -> float:

@@ -38,6 +38,7 @@ CHECK = Check(
     tokens=45_600_000,
     valid_bits_token=4.2,
     differs=("it sees each of 15,200 pictures 5 times, which the law takes for new ones",),
+    command="bisquit train prior --preset best --out RUN",
 )
 
 
@@ -298,6 +299,11 @@ def test_runs_go_from_frames_to_page_once(
     assert data["check"]["valid_bits_token"] == pytest.approx(data["runs"][1]["valid_bits_token"])
     assert data["check"]["tokens"] == 18
     assert data["check"]["differs"] == []
+    command = data["check"]["command"].replace(" \\\n       ", "").split()
+    assert command[:3] == ["bisquit", "train", "prior"]
+    for flag, value in (("--width", "8"), ("--n-layers", "1"), ("--n-heads", "2"), ("--epochs", "1")):
+        assert command[command.index(flag) + 1] == value
+    assert {"--no-flip", "--tokens", "--valid-tokens", "--warmup-steps"} <= {*command}
     assert "Done: 2 of 2 runs of seed 0." in (tmp_path / "docs" / "scaling.md").read_text()
     assert {path.name for path in (tmp_path / "docs" / "images").iterdir()} == {
         "scaling-tokens.png",
