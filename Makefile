@@ -9,7 +9,7 @@ DEMO := runs/demo
 export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo train-demo seed results ablations scaling tokenizers bench bench-sampling bench-codec test sanitize fuzz check format constraints clean
+.PHONY: help setup demo train-demo seed results ablations scaling tokenizers editing control augmentation bench bench-sampling bench-codec test sanitize fuzz check format constraints clean
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -61,6 +61,20 @@ scaling: $(VENV)/.bench ## Fit how loss falls with size, tokens and compute, wri
 tokenizers: $(VENV)/.setup ## Vary the best preset's tokenizer, sharpen its decoder, write docs/tokenizers.md: FRAMES=... VALID_FRAMES=..., some hours
 	@test -n "$(FRAMES)" -a -n "$(VALID_FRAMES)" || { echo "make tokenizers needs FRAMES=... VALID_FRAMES=..." >&2; exit 1; }
 	$(BIN)/python scripts/tokenizer_study.py --frames '$(FRAMES)' --valid-frames '$(VALID_FRAMES)' $(ARGS)
+
+editing: $(VENV)/.bench ## Fill holes by every way there is, and write docs/editing.md: VALID_FRAMES=...
+	@test -n "$(VALID_FRAMES)" || { echo "make editing needs VALID_FRAMES=..." >&2; exit 1; }
+	$(BIN)/python scripts/editing_study.py --valid-frames '$(VALID_FRAMES)' $(ARGS)
+
+control: $(VENV)/.bench ## Ask a model for classes and in words, and write docs/control.md: MODEL=... VALID_FRAMES=...
+	@test -n "$(MODEL)" -a -n "$(VALID_FRAMES)" || { echo "make control needs MODEL=... VALID_FRAMES=..." >&2; exit 1; }
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt --editable '.[dev,bench,text]'
+	$(BIN)/python scripts/control_study.py --model '$(MODEL)' --valid-frames '$(VALID_FRAMES)' $(ARGS)
+
+augmentation: $(VENV)/.setup ## Train classifiers with painted frames and without, and write docs/augmentation.md: FRAMES=... VALID_FRAMES=... PAINTED=...
+	@test -n "$(FRAMES)" -a -n "$(VALID_FRAMES)" -a -n "$(PAINTED)" || \
+		{ echo "make augmentation needs FRAMES=... VALID_FRAMES=... PAINTED=..." >&2; exit 1; }
+	$(BIN)/python scripts/augmentation_study.py --frames '$(FRAMES)' --valid-frames '$(VALID_FRAMES)' --painted '$(PAINTED)' $(ARGS)
 
 bench-sampling: $(VENV)/.bench ## Measure painting against every other way: the last line is one JSON object
 	env -u OMP_WAIT_POLICY $(BIN)/python benchmarks/sampling.py

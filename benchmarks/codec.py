@@ -2,10 +2,11 @@
 
     python benchmarks/codec.py --frames FRAMES/valid-00.parquet [--count 100] [--model best]
 
-Every codec at many settings (`other_codecs`), also on pictures of half and a third of the size, enlarged again. What a
-setting gives is measured once for the same frames and kept in --runs, so that a run that was stopped goes on;
---count takes as many frames, evenly spread. Then the times of encoding and decoding, in alternation. docs/codec.md and
-its pictures are written anew, and the last line is one JSON object with the BD-rates.
+Every codec at many settings (`other_codecs`), also on pictures of half and a third of the size, enlarged again: hours
+on all frames. What a setting gives is measured once for the same frames, models and code, and kept in --record beside
+the page, so that a run that was stopped goes on, in another checkout too; --count takes as many frames, evenly spread,
+and --others measures the other codecs alone. Then the times of encoding and decoding, in alternation. docs/codec.md
+and its pictures are written anew, and the last line is one JSON object with the BD-rates.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ QUALITIES = (0, 10, 20, 30, 40, 50, 60, 70, 80, BEST_QUALITY)
 BATCH = 64
 FEWEST_BYTES, MOST_BYTES = 200, 800
 MEASURES = {"psnr_db": "PSNR", "ssim": "SSIM", "ms_ssim": "MS-SSIM"}
+MOST_MEASURED = 1200  # bytes: of settings in order of quality, none is measured after the first that takes more
 SHOWN = 5  # frames on the sheet
 
 Result = dict[str, float]
@@ -64,7 +66,9 @@ class Point:
 
     codec: str
     label: str
-    """Also the name of the file that its figures are kept in."""
+    """The name that its figures are kept under."""
+    ladder: str
+    """What it shares with its codec's settings that differ in quality alone."""
     store: Callable[[np.ndarray], Stored]
     """Takes frames, uint8 (B, H, W, 3)."""
 
@@ -77,14 +81,21 @@ def main() -> None:
     if options.count:
         rows = np.unique(np.linspace(0, len(frames) - 1, options.count).astype(np.int64))
     pixels = frames[rows]
-    runs = options.runs / hashlib.sha256(pixels.tobytes()).hexdigest()[:16]
-    runs.mkdir(parents=True, exist_ok=True)
     ours = load_codec(options.model)
-    points = [*our_points(ours), *other_points()]
+    points = [*other_points()] if options.others else [*our_points(ours), *other_points()]
+    record = Record(options.record, hashlib.sha256(pixels.tobytes()).hexdigest()[:16], points)
     results: dict[str, dict[str, Result]] = {}
+    enough: set[str] = set()
     for number, point in enumerate(points, 1):
+        if point.ladder in enough:
+            continue
         print(f"{number} of {len(points)}: {point.label}", flush=True)
-        results.setdefault(point.codec, {})[point.label] = measured(point, pixels, runs / f"{point.label}.json")
+        result = results.setdefault(point.codec, {})[point.label] = record.measured(point, pixels)
+        if result["file_bytes"] > MOST_MEASURED:
+            enough.add(point.ladder)
+    if options.others:
+        finish({"frames": len(pixels), "settings": len(points), "machine": machine("pillow", "pillow-jxl-plugin")})
+        return
     rates = {measure: bd_rates(results, measure) for measure in MEASURES}
     times = timed(ours, pixels)
     draw_curves(results, IMAGES / "codec.png")
@@ -107,8 +118,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--frames", required=True, help="frames that no model has seen")
     parser.add_argument("--count", type=int, default=0, help="how many of them; 0 for all")
     parser.add_argument("--model", help="one model, in place of all that ship for compression")
-    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "codec", help="where figures are kept")
-    return parser.parse_args()
+    parser.add_argument("--record", type=Path, help="where figures are kept; beside the page if they are of all frames")
+    parser.add_argument("--others", action="store_true", help="measure the other codecs alone, and write no page")
+    options = parser.parse_args()
+    folder = ROOT / "runs" if options.count else ROOT / "docs"
+    options.record = options.record or folder / (f"codec-{options.count}.json" if options.count else "codec.json")
+    return options
 
 
 def our_points(codec: Codec) -> Iterator[Point]:
@@ -125,7 +140,7 @@ def our_points(codec: Codec) -> Iterator[Point]:
             payloads = [len(codec.open(file).content) for file in files]
             return Stored(files, payloads, np.stack(codec.decompress(files)))
 
-        yield Point(OURS, f"{OURS}-{name}-{quality}-{rate.effort}", store)
+        yield Point(OURS, f"{OURS}-{name}-{quality}-{rate.effort}", OURS, store)
 
 
 def other_points() -> Iterator[Point]:
@@ -143,14 +158,31 @@ def other_points() -> Iterator[Point]:
                     return Stored(files, [codec.payload(file) for file in files], np.stack(decoded))
 
                 label = f"{codec.name}-{version(codec.package)}-{quality}-of-1-{scale}".replace(" ", "-")
-                yield Point(codec.name, label, store)
+                yield Point(codec.name, label, f"{codec.name} {scale}", store)
 
 
-def measured(point: Point, frames: np.ndarray, path: Path) -> Result:
-    """Return a setting's figures, from where they are kept if they are."""
-    if path.exists():
-        kept: Result = json.loads(path.read_text())
-        return kept
+class Record:
+    """What was measured of settings on the same frames, kept in a file; of ours, those that are still there."""
+
+    def __init__(self, path: Path, frames: str, points: Sequence[Point]) -> None:
+        """frames: what names them. Figures of other frames are not taken, and are written over."""
+        self.path, self.frames = path, frames
+        kept = json.loads(path.read_text()) if path.exists() else {}
+        found: dict[str, Result] = kept.get("settings", {}) if kept.get("frames") == frames else {}
+        others = {label: result for label, result in found.items() if not label.startswith(OURS)}
+        self.settings = others | {point.label: found[point.label] for point in points if point.label in found}
+
+    def measured(self, point: Point, frames: np.ndarray) -> Result:
+        """Return a setting's figures, measured if they are not kept yet."""
+        if point.label not in self.settings:
+            self.settings[point.label] = measured(point, frames)
+            with atomic_file(self.path) as partial:
+                partial.write_text(json.dumps({"frames": self.frames, "settings": self.settings}, indent=1) + "\n")
+        return self.settings[point.label]
+
+
+def measured(point: Point, frames: np.ndarray) -> Result:
+    """Return a setting's figures."""
     meter, sizes, payloads = ReconstructionMeter(), 0, 0
     begin = time.monotonic()
     for start in range(0, len(frames), BATCH):
@@ -164,16 +196,13 @@ def measured(point: Point, frames: np.ndarray, path: Path) -> Result:
             print(f"\r{left:6.0f} s left", end="\r", file=sys.stderr, flush=True)
     means = meter.compute()
     assert means.ms_ssim is not None
-    result = {
+    return {
         "file_bytes": sizes / len(frames),
         "payload_bytes": payloads / len(frames),
         "psnr_db": means.psnr_db,
         "ssim": means.ssim,
         "ms_ssim": means.ms_ssim,
     }
-    with atomic_file(path) as partial:
-        partial.write_text(json.dumps(result))
-    return result
 
 
 def curve(settings: Mapping[str, Result], measure: str, size: str = "file_bytes") -> Curve:

@@ -104,21 +104,27 @@ class Decoder {
             choose(step, *task.chooser);
             return;
         }
-        const Share own_rows = share(rows, rank, barrier.size);
-        for (int row = own_rows.begin; row < own_rows.end; ++row) {
+        const int each = group.scales ? 2 : 1;  // a picture, and its guide
+        const Share own_pictures = share(rows / each, rank, barrier.size);
+        for (int row = own_pictures.begin * each; row < own_pictures.end * each; row += each) {
             Picture& picture = group.pictures[row];
-            const float* logits = logits_of(row);
             picture.is_in_doubt = false;
             check(row);
+            Race contest = task.race;
+            if (group.scales) {
+                check(row + 1);
+                contest.doubt *= guide(row, group.scales[step]);
+            }
             uint32_t* words = group.words + size_t(row) * 2 * shape.codebook;
             if (picture.twister) draw(*picture.twister, words, 2 * shape.codebook);
             const bool is_given = !task.paints || (picture.known && picture.known[step]);
             if (!is_given) {
                 const Outcome outcome =
-                    race(logits, words, shape.codebook, shape.codebook_stride(), task.race, own.race);
+                    race(logits_of(row), words, shape.codebook, shape.codebook_stride(), contest, own.race);
                 picture.tokens[step] = outcome.token;
                 picture.is_in_doubt = outcome.is_in_doubt;
             }
+            if (group.scales) group.pictures[row + 1].tokens[step] = picture.tokens[step];
         }
     }
 
@@ -153,6 +159,15 @@ class Decoder {
         if (rank == 0 && group.is_finite) group.is_stopped = !chooser.choose(chooser.context, group, step);
     }
 
+    // Take the logits of a row from its guide's to its own and on, and return how much more they may be off then.
+    float guide(int row, float scale) {
+        float* logits = group.logits + size_t(row) * shape.codebook_stride();
+        const float* from = logits_of(row + 1);
+        for (int i = 0; i < shape.codebook_stride(); i += LANES)
+            store(logits + i, load(from + i) + (load(logits + i) - load(from + i)) * scale);
+        return __builtin_fabsf(scale) + __builtin_fabsf(scale - 1);
+    }
+
     const Picture& picture_of(int row) const { return group.pictures[group.reads ? 0 : row]; }
     int step_of(int row, int first) const { return group.reads ? first + row : first; }
     const float* logits_of(int row) const { return group.logits + size_t(row) * shape.codebook_stride(); }
@@ -171,23 +186,24 @@ class Decoder {
         for (int row = 0; row < rows; ++row) {
             const int step = step_of(row, first);
             const int64_t* tokens = picture_of(row).tokens;
+            const Way& way = picture_of(row).way;
             const int stride = shape.width_stride();
             const float* before = step == 0 ? model.start : model.embedding + size_t(tokens[step - 1]) * stride;
-            const float* place = model.place + size_t(step) * stride;
+            const float* place = way.place + size_t(step) * stride;
             float* x = group.x + size_t(row) * stride;
             const auto set_x = [&](const float* a, const float* b) {
                 for (int i = columns.begin * LANES; i < columns.end * LANES; i += LANES)
                     store(x + i, load(a + i) + load(b + i));
             };
             const float* sum = before;
-            for (int n = 0; n < shape.neighbours; ++n, sum = x) set_x(sum, neighbour(tokens, step, n));
+            for (int n = 0; n < shape.neighbours; ++n, sum = x) set_x(sum, neighbour(tokens, way, step, n));
             set_x(sum, place);
         }
     }
 
     // What the n-th neighbour of a step adds to its input.
-    const float* neighbour(const int64_t* tokens, int step, int n) const {
-        const int at = model.around[size_t(step) * shape.neighbours + n];
+    const float* neighbour(const int64_t* tokens, const Way& way, int step, int n) const {
+        const int at = way.around[size_t(step) * shape.neighbours + n];
         const size_t code = at == shape.length ? shape.codebook : tokens[at];
         return model.neighbours + (size_t(n) * (shape.codebook + 1) + code) * shape.width_stride();
     }

@@ -11,6 +11,9 @@
 
 namespace bisquit {
 
+// Throws std::invalid_argument unless the neighbours of each step, [length][neighbours], are before it or none.
+void check_around(const Shape& shape, const int32_t* around);
+
 // A model packed for decoding. Throws std::invalid_argument where arrays are missing, of another shape, not finite or
 // out of their range.
 class PackedModel {

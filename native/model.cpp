@@ -23,6 +23,16 @@ void check(const Shape& shape, double epsilon, bool is_int8) {
 
 }  // namespace
 
+void check_around(const Shape& shape, const int32_t* around) {
+    for (int step = 0; step < shape.length; ++step)
+        for (int n = 0; n < shape.neighbours; ++n) {
+            const int32_t at = around[size_t(step) * shape.neighbours + n];
+            require((0 <= at && at < step) || at == shape.length,
+                    "around holds " + std::to_string(at) + " at step " + std::to_string(step) +
+                        ": it must be a step before it, or " + std::to_string(shape.length) + " where there is none");
+        }
+}
+
 // Finds a model's arrays, checks them, and lays them out in the model's memory.
 class Packer {
   public:
@@ -53,9 +63,9 @@ PackedModel::PackedModel(bool is_int8, const Shape& shape, double epsilon, const
     if (shape.neighbours) {
         const size_t codes = size_t(shape.codebook) + 1;
         packed.neighbours = packer.padded("neighbours", {size_t(shape.neighbours), codes, width}, stride);
-        packed.around = packer.around("around");
+        packed.way.around = packer.around("around");
     }
-    packed.place = packer.padded("place", {size_t(shape.length), width}, stride);
+    packed.way.place = packer.padded("place", {size_t(shape.length), width}, stride);
     if (find("turn")) {
         require(half > 0, "turn needs heads of at least two channels");
         packed.cosine = packer.padded("turn", {2, size_t(shape.length), half}, half);
@@ -89,15 +99,9 @@ const int32_t* Packer::around(const std::string& name) {
     const int length = shape.length, neighbours = shape.neighbours;
     const int32_t* from = fetch(find, name, {size_t(length), size_t(neighbours)}).integers;
     require(from != nullptr, name + " must be int32");
+    check_around(shape, from);
     int32_t* out = to.room.integers.emplace_back(size_t(length) * neighbours).data();
-    for (int step = 0; step < length; ++step)
-        for (int n = 0; n < neighbours; ++n) {
-            const size_t i = size_t(step) * neighbours + n;
-            require((0 <= from[i] && from[i] < step) || from[i] == length,
-                    name + " holds " + std::to_string(from[i]) + " at step " + std::to_string(step) +
-                        ": it must be a step before it, or " + std::to_string(length) + " where there is none");
-            out[i] = from[i];
-        }
+    std::copy_n(from, size_t(length) * neighbours, out);
     return out;
 }
 

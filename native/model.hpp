@@ -67,13 +67,18 @@ struct Shape {
     constexpr int value_channels() const { return round_up(head_width(), BLOCK); }
 };
 
+// How a picture goes from step to step.
+struct Way {
+    const int32_t* around = nullptr;  // [length][neighbours], steps before each step, or `length` where there is none
+    const float* place = nullptr;     // [length][width_stride], what is added to each step's input
+};
+
 struct Model {
     Shape shape;
     const float* embedding = nullptr;   // [codebook][width_stride]
     const float* start = nullptr;       // [width_stride]
     const float* neighbours = nullptr;  // [neighbours][codebook + 1][width_stride], the last row where there is none
-    const int32_t* around = nullptr;    // [length][neighbours], steps before each step, or `length` where there is none
-    const float* place = nullptr;       // [length][width_stride]
+    Way way;
     const float* cosine = nullptr;      // [length][head_width / 2], null without rotary positions
     const float* sine = nullptr;
     const Block* blocks = nullptr;
@@ -103,7 +108,8 @@ struct Picture {
     const uint8_t* known;  // [length], not zero where the token is given; null: none is
     Twister* twister;      // null: nothing is drawn
     const Memory* memory;  // [n_layers][n_heads]
-    bool is_in_doubt;      // whether the last race was too close for float32
+    Way way;
+    bool is_in_doubt;  // whether the last race was too close for float32
 };
 
 // What one thread of a team needs for itself.
@@ -125,6 +131,7 @@ struct Group {
     int step;  // tokens done
     bool is_finite;
     bool is_stopped;       // a chooser would not go on
+    const float* scales;   // [length], of guidance: each odd row is the guide of the one before; null: there are none
     Picture* pictures;     // [rows]; one, where it reads
     float* x;              // [rows][width_stride]
     float* qkv;            // [rows][3 heads_stride]

@@ -127,9 +127,29 @@ nb::ndarray<nb::numpy, float> slopes(const PackedTokenizer& self, In<int64_t, 3>
                        });
 }
 
+using Places = std::optional<In<float, 3>>;
+using Around = std::optional<In<int32_t, 3>>;
+
+// The ways that places (n, length, width) and around (n, length, neighbours) make for `count` pictures, one of each or
+// one for all; none, if there are no places.
+std::optional<Ways> ways_of(const PackedModel& model, size_t count, const Places& places, const Around& around) {
+    if (!places && !around) return std::nullopt;
+    const Shape& shape = model.model().shape;
+    const auto fits = [&](const auto& array, int columns) {
+        return array && (array->shape(0) == count || array->shape(0) == 1) && array->shape(1) == size_t(shape.length) &&
+               array->shape(2) == size_t(columns);
+    };
+    if (!fits(places, shape.width) || !fits(around, shape.neighbours) || places->shape(0) != around->shape(0))
+        throw std::invalid_argument("places and around must be (n, " + std::to_string(shape.length) + ", " +
+                                    std::to_string(shape.width) + ") and (n, " + std::to_string(shape.length) + ", " +
+                                    std::to_string(shape.neighbours) + "), n being 1 or " + std::to_string(count));
+    return Ways(shape, static_cast<int>(places->shape(0)), places->data(), around->data());
+}
+
 // Read tokens (B, length); `what` makes a picture's readings of its number.
 template <class What>
-void read_tokens(const PackedModel& model, In<int64_t, 2> tokens, int threads, const std::string& kernels, What what) {
+void read_tokens(const PackedModel& model, In<int64_t, 2> tokens, int threads, const std::string& kernels,
+                 const Places& places, const Around& around, What what) {
     if (tokens.shape(1) != size_t(model.model().shape.length))
         throw std::invalid_argument("a picture has " + std::to_string(model.model().shape.length) + " tokens, not " +
                                     std::to_string(tokens.shape(1)));
@@ -137,33 +157,35 @@ void read_tokens(const PackedModel& model, In<int64_t, 2> tokens, int threads, c
     const int batch = static_cast<int>(tokens.shape(0));
     std::vector<Reading> readings;
     for (int i = 0; i < batch; ++i) readings.push_back(what(size_t(i) * tokens.shape(1)));
+    const std::optional<Ways> ways = ways_of(model, tokens.shape(0), places, around);
     const nb::gil_scoped_release release;
-    if (!read(model, batch, tokens.data(), threads, kernels, readings))
+    if (!read(model, batch, tokens.data(), threads, kernels, readings, ways ? &*ways : nullptr))
         throw std::overflow_error(
             "the prior's logits are not finite: its weights are damaged, or its training diverged");
 }
 
 nb::ndarray<nb::numpy, float> read_logits(const PackedModel& self, In<int64_t, 2> tokens, int threads,
-                                          const std::string& kernels) {
+                                          const std::string& kernels, const Places& places, const Around& around) {
     const size_t codebook = self.model().shape.codebook;
     return made<float>({tokens.shape(0), tokens.shape(1), codebook}, [&](float* to, size_t) {
-        read_tokens(self, tokens, threads, kernels,
+        read_tokens(self, tokens, threads, kernels, places, around,
                     [&](size_t first) { return Reading{to + first * codebook, nullptr, nullptr}; });
     });
 }
 
 nb::ndarray<nb::numpy, float> read_bits(const PackedModel& self, In<int64_t, 2> tokens, int threads,
-                                        const std::string& kernels) {
+                                        const std::string& kernels, const Places& places, const Around& around) {
     return made<float>({tokens.shape(0), tokens.shape(1)}, [&](float* to, size_t) {
-        read_tokens(self, tokens, threads, kernels,
+        read_tokens(self, tokens, threads, kernels, places, around,
                     [&](size_t first) { return Reading{nullptr, to + first, nullptr}; });
     });
 }
 
 nb::ndarray<nb::numpy, int64_t> read_intervals(const PackedModel& self, In<int64_t, 2> tokens, int threads,
-                                               const std::string& kernels) {
+                                               const std::string& kernels, const Places& places,
+                                               const Around& around) {
     return made<int64_t>({tokens.shape(0), tokens.shape(1), 2}, [&](int64_t* to, size_t) {
-        read_tokens(self, tokens, threads, kernels,
+        read_tokens(self, tokens, threads, kernels, places, around,
                     [&](size_t first) { return Reading{nullptr, nullptr, to + 2 * first}; });
     });
 }
@@ -177,8 +199,14 @@ std::vector<std::string> kernel_names() {
 // A session over arrays, which refuses to be used by two threads at once.
 class GuardedSession {
   public:
-    GuardedSession(const PackedModel& model, int batch, int threads, const std::string& kernels)
-        : session(model, batch, threads, kernels) {}
+    GuardedSession(const PackedModel& model, int batch, int threads, const std::string& kernels,
+                   std::vector<float> scales)
+        : session(model, batch, threads, kernels, std::move(scales)) {}
+
+    void go(In<float, 3> places, In<int32_t, 3> around) {
+        const Guard guard(busy);
+        session.go(*ways_of(session.model, session.count(), places, around));
+    }
 
     void seed(In<uint32_t, 1> seeds) {
         const Guard guard(busy);
@@ -302,11 +330,12 @@ NB_MODULE(_native, m) {
              "feed_forward"_a, "codebook"_a, "length"_a, "neighbours"_a, "score_unit"_a, "epsilon"_a, "arrays"_a,
              "Pack a model's arrays. Raises ValueError where one is missing, of another shape or type, not finite or "
              "out of range.")
-        .def("read_logits", &read_logits, "tokens"_a, "threads"_a, "kernels"_a = "",
-             "The logits (B, length, codebook) of tokens (B, length), each given those before it.")
-        .def("read_bits", &read_bits, "tokens"_a, "threads"_a, "kernels"_a = "", "What each token costs (B, length).")
-        .def("read_intervals", &read_intervals, "tokens"_a, "threads"_a, "kernels"_a = "",
-             "What the frequencies of the codes before each token sum to, and its own (B, length, 2).");
+        .def("read_logits", &read_logits, "tokens"_a, "threads"_a, "kernels"_a = "", "places"_a = nb::none(),
+             "around"_a = nb::none(), "The logits (B, length, codebook) of tokens (B, length), each given those before it.")
+        .def("read_bits", &read_bits, "tokens"_a, "threads"_a, "kernels"_a = "", "places"_a = nb::none(),
+             "around"_a = nb::none(), "What each token costs (B, length).")
+        .def("read_intervals", &read_intervals, "tokens"_a, "threads"_a, "kernels"_a = "", "places"_a = nb::none(),
+             "around"_a = nb::none(), "What the frequencies of the codes before each token sum to, and its own (B, length, 2).");
 
     nb::class_<PackedTokenizer>(m, "Tokenizer")
         .def("__init__", &make_tokenizer, nb::kw_only(), "patch_size"_a, "width"_a, "bits"_a, "encoder_blocks"_a,
@@ -320,8 +349,10 @@ NB_MODULE(_native, m) {
              "How the squared error changes with each bit (B, h, w, bits).");
 
     nb::class_<GuardedSession>(m, "Session")
-        .def(nb::init<const PackedModel&, int, int, const std::string&>(), "model"_a, "batch"_a, "threads"_a,
-             "kernels"_a = "", nb::keep_alive<1, 2>())
+        .def(nb::init<const PackedModel&, int, int, const std::string&, std::vector<float>>(), "model"_a, "batch"_a,
+             "threads"_a, "kernels"_a = "", "scales"_a = std::vector<float>(), nb::keep_alive<1, 2>())
+        .def("go", &GuardedSession::go, "places"_a, "around"_a,
+             "Take ways of their own: of all pictures, and behind them of all guides, or one for all.")
         .def("seed", &GuardedSession::seed, "seeds"_a, "Draw picture i's races from a Mersenne twister with seeds[i].")
         .def("give", &GuardedSession::give, "tokens"_a, "known"_a = nb::none(),
              "Take tokens (B, length) as given where known, everywhere if it is None.")

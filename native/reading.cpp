@@ -14,7 +14,7 @@ constexpr int TOKENS_AT_A_TIME = 32;  // so that weights are fetched seldom, and
 }  // namespace
 
 bool read(const PackedModel& model, int batch, const int64_t* tokens, int threads, const std::string& kernels,
-          const std::vector<Reading>& readings) {
+          const std::vector<Reading>& readings, const Ways* ways) {
     require_within("batch", batch, 1 << 30, 0);
     require_within("threads", threads, 1024);
     if (batch == 0) return true;
@@ -29,11 +29,12 @@ bool read(const PackedModel& model, int batch, const int64_t* tokens, int thread
     std::vector<Picture> pictures(team > 1 ? 1 : threads);
     std::vector<Group> groups;
     for (Picture& picture : pictures) {
-        picture = {nullptr, nullptr, nullptr, workspace.picture_memory(), false};
+        picture = {nullptr, nullptr, nullptr, workspace.picture_memory(), model.model().way, false};
         groups.push_back(workspace.group(TOKENS_AT_A_TIME, true, team, &picture));
     }
     const auto begin = [&](Picture& picture, int number) {
         picture.tokens = own.data() + number * length;
+        if (ways) picture.way = (*ways)[number];
         workspace.forget(picture.memory);
     };
     std::atomic<bool> is_finite{true};

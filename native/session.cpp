@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <cmath>
 #include <limits>
 
 namespace bisquit {
@@ -28,30 +29,55 @@ void check_token(const Shape& shape, int64_t token) {
             "token " + std::to_string(token) + " is outside of the codebook of " + std::to_string(shape.codebook));
 }
 
-Session::Session(const PackedModel& model, int batch, int threads, const std::string& kernels_name)
+Session::Session(const PackedModel& model, int batch, int threads, const std::string& kernels_name,
+                 std::vector<float> guidance)
     : model(model),
       batch(batch),
       kernels(find_kernels(kernels_name).decoder(model.is_int8)),
       threads(threads),
+      scales(std::move(guidance)),
       workspace(model) {
     require_within("batch", batch, 1 << 16);
     require_within("threads", threads, 1024);
     const size_t length = shape().length;
+    require(scales.empty() || scales.size() == length, "there are " + std::to_string(scales.size()) +
+                                                           " scales of guidance for " + std::to_string(length) +
+                                                           " tokens");
+    require(std::all_of(scales.begin(), scales.end(), [](float scale) { return std::isfinite(scale); }),
+            "a scale of guidance is not finite");
+    const int guided = scales.empty() ? 1 : 2;  // rows of a picture
     team = batch < threads ? threads : 1;
-    const int fitting = static_cast<int>(std::clamp<size_t>(CACHED_BYTES / workspace.bytes_a_picture(), 1, MOST_ROWS));
+    const size_t cached = CACHED_BYTES / (guided * workspace.bytes_a_picture());
+    const int fitting = static_cast<int>(std::clamp<size_t>(cached, 1, MOST_ROWS / guided));
     const int each = (batch + threads - 1) / threads;  // pictures for a thread
     const int count = team > 1 ? 1 : std::min(batch, threads * ((each + fitting - 1) / fitting));
 
-    all_tokens = Buffer<int64_t>(batch * length);
-    pictures.resize(batch);
-    places.resize(batch);
-    for (int i = 0; i < batch; ++i)
-        pictures[i] = {all_tokens.data() + i * length, nullptr, nullptr, workspace.picture_memory(), false};
+    all_tokens = Buffer<int64_t>(guided * batch * length);
+    pictures.resize(guided * batch);
+    seats.resize(batch);
+    for (int half = 0; half < guided; ++half)
+        for (int i = 0; i < batch; ++i)
+            pictures[place_of(i) + half] = {all_tokens.data() + (half * batch + i) * length,
+                                            nullptr,
+                                            nullptr,
+                                            workspace.picture_memory(),
+                                            model.model().way,
+                                            false};
     for (int g = 0; g < count; ++g) {
         const int first = static_cast<int>(int64_t(batch) * g / count);
-        const int rows = static_cast<int>(int64_t(batch) * (g + 1) / count) - first;
-        for (int row = 0; row < rows; ++row) places[first + row] = {g, row};
-        groups.push_back(workspace.group(rows, false, team, pictures.data() + first));
+        const int last = static_cast<int>(int64_t(batch) * (g + 1) / count);
+        for (int i = first; i < last; ++i) seats[i] = {g, guided * (i - first)};
+        groups.push_back(workspace.group(guided * (last - first), false, team, pictures.data() + place_of(first)));
+        groups.back().scales = scales.empty() ? nullptr : scales.data();
+    }
+}
+
+void Session::go(Ways all_ways) {
+    for (const Group& group : groups) require(group.step == 0, "the session has begun: go another way in a new one");
+    ways.emplace(std::move(all_ways));
+    for (int i = 0; i < batch; ++i) {
+        pictures[place_of(i)].way = (*ways)[i];
+        if (!scales.empty()) pictures[place_of(i) + 1].way = (*ways)[batch + i];
     }
 }
 
@@ -62,7 +88,7 @@ void Session::seed(const uint32_t* seeds) {
         state[0] = seeds[i];
         for (uint32_t k = 1; k < TWISTER_WORDS; ++k) state[k] = 1812433253u * (state[k - 1] ^ (state[k - 1] >> 30)) + k;
         twisters[i].used = TWISTER_WORDS;
-        pictures[i].twister = &twisters[i];
+        pictures[place_of(i)].twister = &twisters[i];
     }
 }
 
@@ -70,11 +96,12 @@ void Session::give(const int64_t* tokens, const uint8_t* known) {
     const size_t length = shape().length, count = batch * length;
     for (size_t i = 0; i < count; ++i) check_token(shape(), tokens[i]);  // unknown ones too: `advance` may take them
     std::copy_n(tokens, count, all_tokens.data());
+    if (!scales.empty()) std::copy_n(tokens, count, all_tokens.data() + count);
     if (known) {
         all_known = Buffer<uint8_t>(count);
         std::copy_n(known, count, all_known.data());
     }
-    for (int i = 0; i < batch; ++i) pictures[i].known = known ? all_known.data() + i * length : nullptr;
+    for (int i = 0; i < batch; ++i) pictures[place_of(i)].known = known ? all_known.data() + i * length : nullptr;
 }
 
 std::vector<int> Session::advance(int until, const std::optional<Race>& race) {
@@ -85,12 +112,13 @@ std::vector<int> Session::advance(int until, const std::optional<Race>& race) {
     run({until, race.has_value(), race.value_or(Race{}), nullptr});
     std::vector<int> doubts;
     for (int i = 0; i < batch; ++i)
-        if (pictures[i].is_in_doubt) doubts.push_back(i);
+        if (pictures[place_of(i)].is_in_doubt) doubts.push_back(i);
     return doubts;
 }
 
 void Session::decode(const Choose& choose) {
     for (const Group& group : groups) require(group.step == 0, "the session has begun: decode in a new one");
+    require(scales.empty(), "the session has guides: decode in one without");
     struct Context {
         Session& session;
         const Choose& choose;
@@ -155,8 +183,10 @@ void Session::take(const int64_t* tokens) {
 void Session::decide(int picture, int64_t token) {
     check_token(shape(), token);
     require(done(picture) > 0, "picture " + std::to_string(picture) + " has no token yet");
-    pictures[picture].tokens[done(picture) - 1] = token;
-    pictures[picture].is_in_doubt = false;
+    Picture& own = pictures[place_of(picture)];
+    own.tokens[done(picture) - 1] = token;
+    own.is_in_doubt = false;
+    if (!scales.empty()) pictures[place_of(picture) + 1].tokens[done(picture) - 1] = token;
 }
 
 int Session::done(int picture) const {
@@ -170,12 +200,12 @@ bool Session::is_finite() const {
 
 const float* Session::logits(int picture) const {
     check(picture);
-    return group_of(picture).logits + size_t(places[picture].row) * shape().codebook_stride();
+    return group_of(picture).logits + size_t(seats[picture].row) * shape().codebook_stride();
 }
 
 const uint32_t* Session::words(int picture) const {
     check(picture);
-    return group_of(picture).words + size_t(places[picture].row) * 2 * shape().codebook;
+    return group_of(picture).words + size_t(seats[picture].row) * 2 * shape().codebook;
 }
 
 void Session::check(const Race& race) {

@@ -3,8 +3,27 @@
 #include "workspace.hpp"
 
 #include <algorithm>
+#include <cmath>
 
 namespace bisquit {
+
+Ways::Ways(const Shape& shape, int count, const float* from_places, const int32_t* from_around)
+    : shape(shape), count(count) {
+    const size_t steps = size_t(count) * shape.length, width = shape.width, stride = shape.width_stride();
+    require(std::all_of(from_places, from_places + steps * width, [](float x) { return std::isfinite(x); }),
+            "places hold a number that is not finite");
+    for (int i = 0; i < count; ++i) check_around(shape, from_around + size_t(i) * shape.length * shape.neighbours);
+    places = Buffer<float>(steps * stride);
+    for (size_t step = 0; step < steps; ++step)
+        std::copy_n(from_places + step * width, width, places.data() + step * stride);
+    all_around = Buffer<int32_t>(steps * shape.neighbours);
+    std::copy_n(from_around, steps * shape.neighbours, all_around.data());
+}
+
+Way Ways::operator[](int picture) const {
+    const size_t first = count > 1 ? size_t(picture) * shape.length : 0;
+    return {all_around.data() + first * shape.neighbours, places.data() + first * shape.width_stride()};
+}
 
 Workspace::Workspace(const PackedModel& model) : model(model), shape(model.model().shape) {}
 
@@ -49,6 +68,7 @@ Group Workspace::group(int rows, bool reads, int team, Picture* pictures) {
             0,
             true,
             false,
+            nullptr,
             pictures,
             room<float>(r * shape.width_stride()),
             room<float>(r * 3 * shape.heads_stride()),

@@ -6,6 +6,23 @@
 
 namespace bisquit {
 
+// The ways of pictures that do not all go the model's own.
+class Ways {
+  public:
+    // places: [count][length][width]; around: [count][length][neighbours]. Throws std::invalid_argument where a number
+    // is not finite, or a neighbour is not before its step.
+    Ways(const Shape& shape, int count, const float* places, const int32_t* around);
+
+    // The way of a picture; all have the same if there is one.
+    Way operator[](int picture) const;
+
+  private:
+    const Shape& shape;
+    const int count;
+    Buffer<float> places;
+    Buffer<int32_t> all_around;
+};
+
 class Workspace {
   public:
     explicit Workspace(const PackedModel& model);

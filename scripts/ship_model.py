@@ -15,7 +15,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -25,11 +25,12 @@ import torch
 from bisquit.checkpoint import PRIOR_FILE, TOKENIZER_FILE, SavedPrior, load_tokenizer, save_prior, save_tokenizer
 from bisquit.config import Settings
 from bisquit.errors import ModelError
-from bisquit.generate import load
+from bisquit.generate import SHARED_TOKENIZERS, load
 from bisquit.presets import get_preset
 from bisquit.record import RECORD_FILE, RunRecord
 from bisquit.tokenizer import Tokenizer
 
+OF_THE_DATA = ("condition_size",)  # settings that no flag is for
 WEIGHTS = Path(__file__).resolve().parent.parent / "src" / "bisquit" / "weights"
 
 
@@ -42,6 +43,7 @@ def main() -> None:
         type=Path,
         help="the run of the tokenizer that ships, which may have a decoder of its own; else `tokenizer` beside --run",
     )
+    parser.add_argument("--over", help="a model that ships, whose tokenizer made the tokens; it then ships but once")
     parser.add_argument("--name", required=True, help="the model's name in the package")
     parser.add_argument("--frames", required=True, help="the frames that it was trained on")
     parser.add_argument("--valid-frames", required=True, help="frames that it has not seen")
@@ -49,16 +51,25 @@ def main() -> None:
     model = load(options.run)
     if model.prior is None or model.frame_size is None:
         raise ModelError(f"{options.run} holds no prior")
-    tokenizer_run = options.tokenizer_run or options.run.parent / "tokenizer"
-    tokenizer = load(tokenizer_run).tokenizer
-    if not encode_alike(tokenizer, model.tokenizer):
-        raise ModelError(f"{tokenizer_run} makes other tokens than those that the prior of {options.run} is over")
-    folder = WEIGHTS / options.name
-    save_tokenizer(tokenizer, folder / TOKENIZER_FILE, torch.int8)
-    fingerprint = load_tokenizer(folder / TOKENIZER_FILE).fingerprint()
-    save_prior(SavedPrior(model.prior, model.frame_size, fingerprint), folder / PRIOR_FILE, torch.int8)
-    figures = measure(folder, options.frames, options.valid_frames)
-    (folder / "README.md").write_text(card(options.name, options.run, tokenizer_run, tokenizer, figures))
+    folder, made_by = WEIGHTS / options.name, []
+    if options.over:
+        tokenizer = load(options.over).tokenizer
+        if tokenizer.fingerprint() != model.tokenizer.fingerprint():
+            raise ModelError(f"the prior of {options.run} is not over the tokens of {options.over}")
+        if SHARED_TOKENIZERS.get(options.name) != options.over:
+            raise ModelError(f"SHARED_TOKENIZERS does not say that {options.name} is over {options.over}: add it first")
+    else:
+        tokenizer_run = options.tokenizer_run or options.run.parent / "tokenizer"
+        tokenizer, made_by = load(tokenizer_run).tokenizer, history(tokenizer_run)
+        if not encode_alike(tokenizer, model.tokenizer):
+            raise ModelError(f"{tokenizer_run} makes other tokens than those that the prior of {options.run} is over")
+        save_tokenizer(tokenizer, folder / TOKENIZER_FILE, torch.int8)
+        tokenizer = load_tokenizer(folder / TOKENIZER_FILE)
+    saved = SavedPrior(model.prior, model.frame_size, tokenizer.fingerprint(), model.conditions)
+    save_prior(saved, folder / PRIOR_FILE, torch.int8)
+    figures = measure(options.name, options.frames, options.valid_frames)
+    commands = [*made_by, *history(options.run)]
+    (folder / "README.md").write_text(card(options.name, RunRecord.load(options.run), commands, tokenizer, figures))
 
 
 def encode_alike(one: Tokenizer, other: Tokenizer) -> bool:
@@ -72,12 +83,12 @@ def is_of_encoding(name: str) -> bool:
     return name.startswith(("autoencoder.encoder.", "quantizer.down."))
 
 
-def measure(folder: Path, frames: str, valid_frames: str) -> dict[str, Any]:
-    """Return the figures of the model in the package on `valid_frames`; the count baseline is fitted on `frames`."""
+def measure(name: str, frames: str, valid_frames: str) -> dict[str, Any]:
+    """Return the figures of a model in the package on `valid_frames`; the count baseline is fitted on `frames`."""
     with tempfile.TemporaryDirectory() as scratch:
         tokens, output = Path(scratch) / "tokens.safetensors", Path(scratch) / "figures.json"
-        bisquit("tokenize", "--tokenizer", folder, "--frames", frames, "-o", tokens)
-        bisquit("evaluate", "--model", folder, "--frames", valid_frames, "--count-tokens", tokens, "--json", output)
+        bisquit("tokenize", "--tokenizer", name, "--frames", frames, "-o", tokens)
+        bisquit("evaluate", "--model", name, "--frames", valid_frames, "--count-tokens", tokens, "--json", output)
         figures: dict[str, Any] = json.loads(output.read_text())
     return figures
 
@@ -91,11 +102,13 @@ def history(folder: Path) -> list[str]:
     """Return the commands that trained a model, one after another: those of the run that it started from come first."""
     record = RunRecord.load(folder)
     assert record.preset is not None
-    start = run_of(record.sources.get("start"))
+    named = record.sources.get("start")
+    start = run_of(named)
     preset: Settings = getattr(get_preset(record.preset), record.stage)
     flags = [f"--preset {record.preset}", *changed_flags(record.recipe, preset.to_dict())]
     flags.append("--tokens TOKENS" if "tokens" in record.sources else "--frames FRAMES")
-    flags += [f"--start {start.name}"] if start else []
+    flags += [f"--captions {Path(record.sources['captions']).name}"] if "captions" in record.sources else []
+    flags += [f"--start {start.name if start else Path(named).name}"] if named else []
     command = f"bisquit train {record.stage} {' '.join(flags)} --out {folder.name}"
     stopped = "" if record.finished else "  # stopped before its end"
     return [*(history(start) if start else []), command + stopped]
@@ -115,6 +128,8 @@ def changed_flags(recipe: Mapping[str, Any], preset: Mapping[str, Any]) -> list[
     for name, value in recipe.items():
         if isinstance(value, dict):
             flags += changed_flags(value, preset[name])
+        elif name in OF_THE_DATA:
+            continue
         elif value != preset[name] and not (isinstance(value, list) and tuple(value) == tuple(preset[name])):
             flag = name.replace("_", "-")
             written = ",".join(map(str, value)) if isinstance(value, list) else value
@@ -122,10 +137,11 @@ def changed_flags(recipe: Mapping[str, Any], preset: Mapping[str, Any]) -> list[
     return flags
 
 
-def card(name: str, run: Path, tokenizer_run: Path, tokenizer: Tokenizer, figures: dict[str, Any]) -> str:
-    """Return the model's card as Markdown."""
-    record = RunRecord.load(run)
-    commands = "\n".join(f"      {command}" for command in history(tokenizer_run) + history(run))
+def card(
+    name: str, record: RunRecord, commands: Sequence[str], tokenizer: Tokenizer, figures: Mapping[str, Any]
+) -> str:
+    """Return the model's card as Markdown. record: of the prior's run; commands: what trained it."""
+    listed = "\n".join(f"      {command}" for command in commands)
     return f"""---
 license: cc-by-sa-4.0
 tags: [image-generation, image-tokenizer, binary-spherical-quantization]
@@ -148,7 +164,7 @@ Paints SuperTuxKart frames of {figures["width_px"]} x {figures["height_px"]} pix
 - **Trained** on {record.data["tokens"]["pictures"]:,} frames, with PyTorch {record.versions["torch"]},
   {record.precision} forward passes and averaged weights, by
 
-{commands}
+{listed}
 
   Shipped with `scripts/ship_model.py`, which rounds matrices to int8, row by row, and all else to float16; the
   figures are of the rounded weights.

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from bisquit import text
 from bisquit.autoencoder import AutoEncoderConfig
 from bisquit.frames import FrameSet
 from bisquit.priors import RasterConfig, RasterPrior
@@ -89,3 +91,30 @@ def make_noise() -> MakeFrames:
         )
 
     return make
+
+
+class Letters:
+    """A sentence encoder that counts five vowels."""
+
+    width: ClassVar[int] = 5
+
+    def encode(self, sentences: Sequence[str]) -> Tensor:
+        counts = torch.tensor([[sentence.count(vowel) for vowel in "aeiou"] for sentence in sentences])
+        return nn.functional.normalize(counts.float(), dim=1)
+
+
+@contextmanager
+def letters_read() -> Iterator[str]:
+    """Have sentences read by their letters, and not by a package that may not be there; yield the encoder's name."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(text.TEXT_ENCODERS, text.TEXT_ENCODER, Letters)
+        text.load_text_encoder.cache_clear()
+        yield text.TEXT_ENCODER
+    text.load_text_encoder.cache_clear()
+
+
+@pytest.fixture
+def letters() -> Iterator[str]:
+    """The name of a sentence encoder that needs no package."""
+    with letters_read() as name:
+        yield name

@@ -14,10 +14,12 @@ from safetensors.torch import load_file, save_file
 
 from bisquit import checkpoint
 from bisquit.checkpoint import SavedPrior, load_prior, load_tokenizer, save_prior, save_tokenizer
+from bisquit.conditioning import Conditions
 from bisquit.engine import IntegerPrior
 from bisquit.errors import ModelError
-from bisquit.priors import RasterPrior
+from bisquit.priors import AnyOrderConfig, AnyOrderPrior, RasterConfig, RasterPrior
 from bisquit.tokenizer import Tokenizer
+from bisquit.transformer import TransformerConfig
 
 Write = Callable[..., Path]
 
@@ -78,7 +80,8 @@ def test_a_tokenizer_comes_back_as_it_was(make_tokenizer, tmp_path: Path):
 def test_a_prior_comes_back_as_it_was_with_what_it_belongs_to(make_prior, tmp_path: Path, positions: str):
     saved = make_prior(bits=5, grid=(3, 2), positions=positions, dropout=0.1).train()
     save_prior(SavedPrior(saved, (11, 8), "feed"), tmp_path / "p")
-    prior, frame_size, fingerprint = load_prior(tmp_path / "p")
+    prior, frame_size, fingerprint, conditions = load_prior(tmp_path / "p")
+    assert conditions == Conditions()
     assert isinstance(prior, RasterPrior)
     assert (prior.config, prior.bits, prior.grid) == (saved.config, 5, (3, 2))
     assert equal_weights(prior, saved)
@@ -260,3 +263,31 @@ def test_a_failure_while_saving_leaves_the_old_file_and_nothing_else(
     assert "No space left" in refusal(lambda path: save_tokenizer(make_tokenizer(seed=1), path), tokenizer_file)
     assert tokenizer_file.read_bytes() == before
     assert list(tokenizer_file.parent.iterdir()) == [tokenizer_file]
+
+
+def told_prior(condition_size: int) -> RasterPrior:
+    transformer = TransformerConfig(width=8, n_layers=1, n_heads=2, feed_forward=12)
+    return RasterPrior(RasterConfig(transformer=transformer, condition_size=condition_size), 3, (2, 3))
+
+
+def test_what_a_prior_can_be_asked_for_comes_back(tmp_path: Path):
+    conditions = Conditions(("icy", "sand"))
+    save_prior(SavedPrior(told_prior(2), (8, 12), "feed", conditions), tmp_path / "p")
+    loaded = load_prior(tmp_path / "p")
+    assert loaded.conditions == conditions
+    assert loaded.prior.condition_size == 2
+
+
+def test_conditions_of_another_size_than_the_priors_are_refused(tmp_path: Path):
+    save_prior(SavedPrior(told_prior(3), (8, 12), "feed", Conditions(("icy", "sand"))), tmp_path / "p")
+    assert "conditions of 3 numbers" in refusal(load_prior, tmp_path / "p")
+
+
+def test_an_any_order_prior_comes_back(tmp_path: Path):
+    transformer = TransformerConfig(width=8, n_layers=1, n_heads=2, feed_forward=12)
+    saved = AnyOrderPrior(AnyOrderConfig(transformer=transformer, neighbours=4), 3, (2, 3)).eval()
+    save_prior(SavedPrior(saved, (8, 12), "feed"), tmp_path / "p")
+    prior = load_prior(tmp_path / "p").prior
+    assert isinstance(prior, AnyOrderPrior)
+    assert prior.config == saved.config
+    assert equal_weights(prior, saved)

@@ -91,3 +91,20 @@ def test_replace_leaves_the_original_and_the_other_fields():
 
 def test_descriptions_are_the_docstrings_of_the_fields():
     assert Oven.descriptions() == {"degrees": "Heat in degrees Celsius.", "fan": "Whether the fan turns."}
+
+
+@dataclass(frozen=True)
+class Range(Oven):
+    """An oven with rings."""
+
+    rings: int = 4
+    """How many rings it has."""
+
+
+def test_descriptions_are_inherited():
+    assert Range.descriptions() == {**Oven.descriptions(), "rings": "How many rings it has."}
+
+
+def test_defaults_keep_the_kinds_of_nested_settings():
+    kitchen = Kitchen(oven=Range(50.0, fan=True, rings=2), room="attic")
+    assert kitchen.defaults() == Kitchen(oven=Range(50.0))

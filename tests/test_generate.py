@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 from tests.engine.driver import needs_engine
 
-from bisquit import checkpoint
+from bisquit import checkpoint, generate
 from bisquit.checkpoint import PRIOR_FILE, TOKENIZER_FILE, SavedPrior, save_prior, save_tokenizer
 from bisquit.engine import Backend
-from bisquit.errors import ConfigError, ModelError, ShapeError, TokenError
-from bisquit.generate import GREY, Pipeline, load
+from bisquit.errors import CodecError, ConfigError, ModelError, ShapeError, TokenError
+from bisquit.generate import GREY, Pipeline, load, load_codec
+from bisquit.priors import AnyOrderConfig, AnyOrderPrior, build_prior
 from bisquit.sampling import SamplingConfig
+from bisquit.transformer import TransformerConfig
 
 
 @pytest.fixture
@@ -189,3 +191,26 @@ def test_loading_a_model_saved_by_another_version_is_refused(
     save_tokenizer(pipeline.tokenizer, tmp_path / TOKENIZER_FILE)
     monkeypatch.undo()
     assert "format version 2" in refusal(tmp_path)
+
+
+def test_a_model_that_ships_may_share_anothers_tokenizer(
+    make_tokenizer, make_prior, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(generate, "_WEIGHTS", tmp_path)
+    monkeypatch.setattr(generate, "SHARED_TOKENIZERS", {"second": "first"})
+    monkeypatch.setattr(generate, "LADDER", {"first": 0})
+    tokenizer = make_tokenizer()
+    save_tokenizer(tokenizer, tmp_path / "first" / "tokenizer.safetensors")
+    any_order = build_prior(AnyOrderConfig(transformer=TransformerConfig(8, 1, 2, 12)), 3, (2, 3))
+    for name, prior in (("first", make_prior()), ("second", any_order)):
+        save_prior(SavedPrior(prior, (8, 12), tokenizer.fingerprint()), tmp_path / name / "prior.safetensors")
+    assert generate.shipped_models() == ["first", "second"]
+    second = load("second")
+    assert isinstance(second.prior, AnyOrderPrior)
+    assert second.tokenizer.fingerprint() == tokenizer.fingerprint()
+    assert second.sample(1).shape == (1, 8, 12, 3)
+    codec = load_codec()  # which the second has no part in, for it is no raster prior
+    (data,) = codec.compress(second.sample(1))
+    assert codec.decompress([data])[0].shape == (8, 12, 3)
+    with pytest.raises(CodecError):
+        codec.decompress([data[:2] + bytes([data[2] ^ 1]) + data[3:]])

@@ -9,11 +9,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.conftest import roughen
 from torch import Tensor, nn
 
 from bisquit.errors import ConfigError, ModelError, ShapeError, TokenError
-from bisquit.priors import SequentialPrior
-from bisquit.sampling import DOUBT, Noise, Ranking, SamplingConfig, check_given, race, sample
+from bisquit.priors import AnyOrderConfig, AnyOrderPrior, Path, RasterConfig, RasterPrior, SequentialPrior
+from bisquit.sampling import DOUBT, Noise, Ranking, SamplingConfig, check_given, guided, race, sample
+from bisquit.transformer import TransformerConfig
 
 FIVE_WAYS = [
     SamplingConfig(),
@@ -62,12 +64,12 @@ class ShakyPrior(SequentialPrior):
         generator = torch.Generator().manual_seed(1000 * len(last) + step)
         return logits + self.shake * torch.randn(logits.shape, generator=generator)
 
-    def logits(self, tokens: Tensor) -> Tensor:
+    def logits(self, tokens: Tensor, path: Path | None = None) -> Tensor:
         start = torch.full((len(tokens), 1), self.codebook_size)
         before = torch.cat((start, tokens.flatten(1)[:, :-1]), dim=1)
         return torch.stack([self.after(step, before[:, step]) for step in range(self.length)], dim=1)
 
-    def start(self, batch: int) -> list[int]:
+    def start(self, batch: int, path: Path | None = None) -> list[int]:
         return [0, batch]
 
     def next_logits(self, state: list[int], last: Tensor | None) -> Tensor:
@@ -462,3 +464,109 @@ def test_the_likeliest_always_stays_and_none_stays_before_a_likelier_one(
 def test_settings_out_of_range_are_refused(field: str, value: float):
     with pytest.raises(ConfigError, match=f"^{field} is {value}: it must be "):
         SamplingConfig(**{field: value})
+
+
+# Guidance and paths.
+
+
+def told_prior() -> RasterPrior:
+    """A prior of random weights that can be told three things."""
+    transformer = TransformerConfig(width=8, n_layers=2, n_heads=2, feed_forward=12)
+    prior = RasterPrior(RasterConfig(transformer=transformer, neighbours=2, condition_size=3), bits=4, grid=(3, 4))
+    roughen(prior, 0)
+    return prior.eval()
+
+
+def told_ways(prior: RasterPrior, batch: int) -> dict[str, Path | None]:
+    conditions = torch.eye(3).repeat(batch, 1)[:batch]
+    with torch.no_grad():
+        return {
+            "path": prior.conditioned(conditions, batch),
+            "guide": prior.conditioned(torch.zeros_like(conditions), batch),
+        }
+
+
+def test_guidance_goes_from_the_guides_logits_to_the_pictures_and_on():
+    own, guides = torch.tensor([[1.0, 2.0]]), torch.tensor([[0.0, 4.0]])
+    for scale, wanted in [(0.0, [0.0, 4.0]), (1.0, [1.0, 2.0]), (3.0, [3.0, -2.0])]:
+        assert guided(torch.cat((own, guides)), scale).tolist() == [wanted]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "wanted"), [("constant", [3, 3, 3]), ("linear", [1, 2, 3]), ("cosine", [1, 2, 3])]
+)
+def test_schedules_of_guidance_end_at_its_value(schedule: str, wanted: list[float]):
+    settings = SamplingConfig(guidance=3.0, guidance_schedule=schedule)
+    assert settings.guidance_scales(3) == pytest.approx(wanted)
+
+
+def test_a_cosine_schedule_is_slower_at_both_ends():
+    linear, cosine = (
+        SamplingConfig(guidance=2.0, guidance_schedule=schedule).guidance_scales(9) for schedule in ("linear", "cosine")
+    )
+    assert cosine[1] < linear[1]
+    assert cosine[7] > linear[7]
+
+
+@pytest.mark.parametrize("guidance", [0.0, 2.5])
+def test_guided_tokens_are_those_of_logits_guided_in_full_passes(guidance: float):
+    prior, settings = told_prior(), SamplingConfig(temperature=0.0, guidance=guidance)
+    ways = told_ways(prior, 3)
+    tokens = sample(prior, range(3), seed=0, settings=settings, **ways)
+    with torch.no_grad():
+        both = torch.cat([prior.logits(tokens, way) for way in ways.values()])
+    assert torch.equal(guided(both.flatten(1), guidance).view(3, 12, 16).argmax(dim=2), tokens.flatten(1))
+
+
+@pytest.mark.parametrize("schedule", ["constant", "linear"])
+def test_a_guided_picture_is_the_same_in_any_batch(schedule: str):
+    prior, settings = told_prior(), SamplingConfig(guidance=3.0, guidance_schedule=schedule)
+    ways = told_ways(prior, 6)
+    together = sample(prior, range(6), seed=1, settings=settings, **ways)
+    for i in range(6):
+        one = {name: way.rows(slice(i, i + 1)) for name, way in ways.items()}
+        assert torch.equal(sample(prior, [i], seed=1, settings=settings, **one), together[i : i + 1])
+
+
+def test_guidance_of_one_is_none():
+    prior, ways = told_prior(), told_ways(told_prior(), 4)
+    plain = sample(prior, range(4), seed=0, path=ways["path"])
+    assert torch.equal(sample(prior, range(4), seed=0, settings=SamplingConfig(guidance=1.0), **ways), plain)
+
+
+def test_guidance_without_anything_to_be_guided_to_is_refused(make_prior):
+    with pytest.raises(ConfigError, match="a class or a prompt"):
+        sample(make_prior(), range(2), seed=0, settings=SamplingConfig(guidance=2.0))
+
+
+@pytest.mark.parametrize("guidance", [-0.1, 1001.0, math.nan])
+def test_guidance_out_of_its_range_is_refused(guidance: float):
+    with pytest.raises(ConfigError, match="guidance"):
+        SamplingConfig(guidance=guidance)
+
+
+def test_given_tokens_stay_where_they_are_along_any_order():
+    transformer = TransformerConfig(width=8, n_layers=2, n_heads=2, feed_forward=12)
+    prior = AnyOrderPrior(AnyOrderConfig(transformer=transformer, neighbours=8), bits=4, grid=(3, 4))
+    roughen(prior, 0)
+    generator = torch.Generator().manual_seed(0)
+    wanted = torch.randint(16, (5, 3, 4), generator=generator)
+    known = torch.rand(5, 3, 4, generator=generator) < 0.5
+    path = prior.after(known)
+    seen = []
+    painted = sample(
+        prior,
+        range(5),
+        seed=0,
+        given=torch.where(known, wanted, -1),
+        path=path,
+        on_token=lambda done, tokens: seen.append((done, tokens.clone())),
+    )
+    assert torch.equal(painted[known], wanted[known])
+    assert not torch.equal(painted, wanted)
+    assert torch.equal(seen[-1][1], painted)
+    most = int(known.flatten(1).sum(dim=1).max())
+    done = dict(seen)[most]  # by then all that is known is in its place
+    assert torch.equal(done[known], wanted[known])
+    alone = sample(prior, [3], seed=0, given=torch.where(known, wanted, -1)[3:4], path=path.rows(slice(3, 4)))
+    assert torch.equal(alone, painted[3:4])

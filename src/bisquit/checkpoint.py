@@ -23,6 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from bisquit.atomic import atomic_file
+from bisquit.conditioning import Conditions
 from bisquit.config import parse_settings
 from bisquit.engine.arithmetic import to_codes
 from bisquit.errors import ConfigError, ModelError
@@ -66,6 +67,8 @@ class SavedPrior(NamedTuple):
     """(H, W) of the frames whose tokens it was trained on."""
     tokenizer: str
     """The fingerprint of the tokenizer that made them."""
+    conditions: Conditions = Conditions()
+    """What it can be asked for."""
 
 
 def save_prior(saved: SavedPrior, path: str | os.PathLike[str], dtype: torch.dtype = torch.float32) -> None:
@@ -79,6 +82,8 @@ def save_prior(saved: SavedPrior, path: str | os.PathLike[str], dtype: torch.dty
         "frame_size": list(saved.frame_size),
         "tokenizer": saved.tokenizer,
     }
+    if saved.conditions.size:
+        description["conditions"] = saved.conditions.to_dict()
     write_tensors(path, _weights(prior, dtype), description)
 
 
@@ -90,7 +95,13 @@ def load_prior(path: str | os.PathLike[str]) -> SavedPrior:
         rows, columns = description["grid"]
         config = _settings(PriorConfig, description.get("config"), path)
         prior = build_prior(config, description["bits"], (rows, columns))
-        saved = SavedPrior(prior.eval(), (int(height), int(width)), str(description["tokenizer"]))
+        conditions = _settings(Conditions, description.get("conditions", {}), path)
+        if conditions.size != prior.condition_size:
+            raise ModelError(
+                f"{path}: its prior takes conditions of {prior.condition_size} numbers, "
+                f"but classes and words have {conditions.size}"
+            )
+        saved = SavedPrior(prior.eval(), (int(height), int(width)), str(description["tokenizer"]), conditions)
     except (KeyError, TypeError, ValueError, ConfigError) as error:
         raise ModelError(f"{path} describes no prior that this version can build: {error}") from error
     _load_weights(prior, tensors, path)

@@ -33,9 +33,24 @@ class Settings:
 
     @classmethod
     def descriptions(cls) -> dict[str, str]:
-        """Return the docstring of each field that has one."""
-        schema = TypeAdapter(cls).json_schema()
-        return {name: field["description"] for name, field in schema["properties"].items() if "description" in field}
+        """Return the docstring of each field that has one, inherited ones too."""
+        found: dict[str, str] = {}
+        for kind in reversed(cls.__mro__):
+            if dataclasses.is_dataclass(kind):
+                properties = TypeAdapter(kind).json_schema()["properties"]
+                found |= {name: field["description"] for name, field in properties.items() if "description" in field}
+        return found
+
+    def defaults(self) -> Self:
+        """Return settings of the same kinds, nested ones too, as they are by default; what has none stays."""
+        kept: dict[str, Any] = {}
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+            value = getattr(self, field.name)
+            if isinstance(value, Settings):
+                kept[field.name] = value.defaults()
+            elif field.default is field.default_factory is dataclasses.MISSING:
+                kept[field.name] = value
+        return type(self)(**kept)
 
     def replace(self, **changes: Any) -> Self:
         """Return a copy with some fields changed, checked anew."""

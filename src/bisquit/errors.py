@@ -6,6 +6,7 @@
     ├── FrameError       pictures that cannot be read, or do not belong together
     ├── TokenError       tokens that cannot be read, or are another tokenizer's
     ├── ModelError       model files that cannot be read: missing, cut, of another format version
+    ├── ConditionError   a class or a prompt that a model cannot be asked for
     ├── CodecError       compressed pictures that cannot be read: damaged, cut, of another model or format version
     └── RunError         a training run that cannot start, or cannot go on
         └── RunStopped   a training run that was asked to stop, saved its state, and can be resumed
@@ -38,6 +39,10 @@ class TokenError(BisquitError):
 
 class ModelError(BisquitError):
     """Model files cannot be read: missing, cut, or of another format version."""
+
+
+class ConditionError(BisquitError):
+    """A model cannot be asked for this class or this prompt."""
 
 
 class CodecError(BisquitError):

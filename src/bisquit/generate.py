@@ -10,10 +10,10 @@ Models are loaded here too, alone or, to compress pictures, as a codec.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -27,10 +27,12 @@ from bisquit.checkpoint import (
     load_prior,
     load_tokenizer,
 )
+from bisquit.conditioning import Conditions
 from bisquit.engine import Backend, Precision, paint, prepare
-from bisquit.errors import ConfigError, ModelError, ShapeError
+from bisquit.errors import ConditionError, ConfigError, ModelError, ShapeError
 from bisquit.features import FeatureNetwork
-from bisquit.priors import Prior, SequentialPrior
+from bisquit.priors import Path as Way
+from bisquit.priors import Prior, RasterPrior, SequentialPrior
 from bisquit.progress import Progress
 from bisquit.sampling import SamplingConfig
 from bisquit.tokenizer import Tokenizer
@@ -41,11 +43,33 @@ if TYPE_CHECKING:
 Preview = Callable[[np.ndarray], None]
 """Called with the partial pictures, uint8 (B, H, W, 3), after each row of tokens; what is not painted yet is grey."""
 
+Asked = str | Sequence[str] | None
+"""The name of a class, or a prompt: one for all pictures, or one for each; None for neither."""
+
 GREY = 128
 LADDER = {"best": 0}
 """The models that ship with which pictures are compressed, coarse to fine, and from which quality on each is."""
+EDITS = "best"
+"""The model that ships with which pictures are edited."""
+SHARED_TOKENIZERS: dict[str, str] = {}
+"""The models that ship with a prior alone, and whose tokenizer each is over."""
 
 _WEIGHTS = files("bisquit") / "weights"
+
+
+class Painting(NamedTuple):
+    """Pictures that were painted, before they are decoded."""
+
+    tokens: np.ndarray
+    """int64 (n, h, w)."""
+    bits: np.ndarray
+    """float64 (n,), what each costs under the model, told what it was asked for."""
+
+
+class _Batch(NamedTuple):
+    tokens: Tensor
+    painter: SequentialPrior
+    path: Way | None
 
 
 class Pipeline:
@@ -56,14 +80,23 @@ class Pipeline:
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, prior: Prior | None = None, frame_size: tuple[int, int] | None = None
+        self,
+        tokenizer: Tokenizer,
+        prior: Prior | None = None,
+        frame_size: tuple[int, int] | None = None,
+        conditions: Conditions | None = None,
     ) -> None:
-        """Pair a tokenizer with a prior. frame_size: (H, W) of the frames to paint; by default whole patches."""
+        """Pair a tokenizer with a prior.
+
+        frame_size: (H, W) of the frames to paint; by default whole patches. conditions: what the prior can be asked
+        for.
+        """
         if prior is not None and prior.bits != tokenizer.bits:
             raise ModelError(f"the prior is over tokens of {prior.bits} bits, the tokenizer's have {tokenizer.bits}")
         self.tokenizer = tokenizer.eval()
         self.prior = prior.eval() if prior is not None else None
         self.frame_size = frame_size
+        self.conditions = conditions or Conditions()
 
     def to(self, device: str | torch.device) -> Self:
         """Move the model to a device, such as "cuda"."""
@@ -94,6 +127,8 @@ class Pipeline:
         *,
         seed: int = 0,
         settings: SamplingConfig | None = None,
+        class_name: Asked = None,
+        prompt: Asked = None,
         batch_size: int = 64,
         backend: Backend = "auto",
         precision: Precision = "float32",
@@ -102,30 +137,90 @@ class Pipeline:
     ) -> np.ndarray:
         """Paint n new frames, uint8 (n, H, W, 3): pictures 0 to n - 1 of the seed, the same ones for any batch_size.
 
+        class_name, prompt: what they are to show, all the same or each its own; at most one of the two.
+
         backend, precision: see `bisquit.engine.prepare`; backends paint the same frames, precisions do not. progress:
         called with tokens done and to do. preview: called with the partial pictures of the batch at hand. Raises
-        ModelError if the model has no prior that can paint token by token.
+        ModelError if the model has no prior that can paint token by token, ConditionError as `condition` does.
         """
         if n < 1 or batch_size < 1:
             raise ConfigError(f"n is {n} and batch_size {batch_size}: both must be at least 1")
+        batches = self._batches(
+            *(range(n), seed, settings, self.condition(class_name, prompt), batch_size, backend, precision),
+            *(progress, preview),
+        )
+        return np.concatenate([self._decode(batch.tokens, self.frame_size) for batch in batches])
+
+    def paint(
+        self,
+        numbers: range,
+        *,
+        seed: int = 0,
+        settings: SamplingConfig | None = None,
+        class_name: Asked = None,
+        prompt: Asked = None,
+        batch_size: int = 64,
+        backend: Backend = "auto",
+        precision: Precision = "float32",
+        progress: Progress | None = None,
+    ) -> Painting:
+        """Paint the tokens of pictures of a seed, and measure what each picture costs. Arguments are those of `sample`.
+
+        numbers: which pictures of the seed.
+        """
+        condition = self.condition(class_name, prompt)
+        tokens, bits = [], []
+        for batch in self._batches(numbers, seed, settings, condition, batch_size, backend, precision, progress):
+            tokens.append(batch.tokens)
+            bits.append(batch.painter.token_bits(batch.tokens, batch.path).double().sum(dim=(1, 2)))
+        return Painting(torch.cat(tokens).numpy(), torch.cat(bits).cpu().numpy())
+
+    def _batches(
+        self,
+        numbers: range,
+        seed: int,
+        settings: SamplingConfig | None,
+        condition: Tensor | None,
+        batch_size: int,
+        backend: Backend,
+        precision: Precision,
+        progress: Progress | None = None,
+        preview: Preview | None = None,
+    ) -> Iterator[_Batch]:
+        """Yield pictures of a seed, painted batch by batch. See `sample`."""
         prior = self.prior
         if not isinstance(prior, SequentialPrior):
             raise ModelError("this model has no prior to paint with: train one with `bisquit train prior`")
+        if condition is not None and condition.ndim == 2 and len(condition) != len(numbers):
+            raise ConditionError(f"{len(condition)} pictures are asked for, and {len(numbers)} are to be painted")
         painter = prepare(prior, backend, precision)
-        frames = []
-        for start in range(0, n, batch_size):
-            numbers = range(start, min(start + batch_size, n))
+        for start in range(0, len(numbers), batch_size):
+            part = slice(start, start + batch_size)
+            batch = numbers[part]
 
-            def on_token(done: int, tokens: Tensor, numbers: range = numbers) -> None:
+            def on_token(done: int, tokens: Tensor, start: int = start, count: int = len(batch)) -> None:
                 if progress:
-                    progress(numbers.start * prior.length + done * len(numbers), n * prior.length)
+                    progress(start * prior.length + done * count, len(numbers) * prior.length)
                 if preview and done % prior.grid[1] == 0:
                     preview(self._partial(tokens, done))
 
-            frames.append(
-                self._decode(paint(painter, numbers, seed=seed, settings=settings, on_token=on_token), self.frame_size)
-            )
-        return np.concatenate(frames)
+            here = condition if condition is None or condition.ndim == 1 else condition[part]
+            path, guide = ways(prior, here, len(batch))
+            tokens = paint(painter, batch, seed=seed, settings=settings, path=path, guide=guide, on_token=on_token)
+            yield _Batch(tokens, painter, path)
+
+    def condition(self, class_name: Asked = None, prompt: Asked = None) -> Tensor | None:
+        """Return the condition of a class or a prompt, (size,), or of one each, (n, size); None for neither.
+
+        Raises ConditionError if both are given, or if the model does not know them.
+        """
+        if class_name is not None and prompt is not None:
+            raise ConditionError("pass either a class or a prompt: a picture is asked for in one way")
+        asked, of = (class_name, self.conditions.of_class) if prompt is None else (prompt, self.conditions.of_prompt)
+        if asked is None or isinstance(asked, str):
+            return None if asked is None else of(asked)
+        found = {one: of(one) for one in dict.fromkeys(asked)}
+        return torch.stack([found[one] for one in asked])
 
     def _decode(self, tokens: Tensor, size: tuple[int, int] | None) -> np.ndarray:
         return np.concatenate([self.tokenizer.decode(part, size).cpu().numpy() for part in tokens.split(1)])
@@ -140,6 +235,18 @@ class Pipeline:
         return frames
 
 
+@torch.no_grad()
+def ways(prior: SequentialPrior, condition: Tensor | None, count: int) -> tuple[Way | None, Way | None]:
+    """Return the way of so many pictures that are to show what a condition says, and that of their guides.
+
+    condition: (size,) for all, or (count, size).
+    """
+    if condition is None:
+        return None, None
+    conditions = condition.to(next(iter(prior.state_dict().values())).device).expand(count, -1)
+    return prior.conditioned(conditions, count), prior.conditioned(torch.zeros_like(conditions), count)
+
+
 def load(model: str | os.PathLike[str]) -> Pipeline:
     """Load a model: the name of one that ships with bisquit, or a folder that `bisquit train` made.
 
@@ -148,17 +255,18 @@ def load(model: str | os.PathLike[str]) -> Pipeline:
     """
     name = os.fspath(model)
     if name in shipped_models() and not Path(model).is_dir():
-        with as_file(_WEIGHTS / name) as folder:
-            return _load_folder(folder)
-    return _load_folder(Path(model))
+        owner = SHARED_TOKENIZERS.get(name, name)
+        with as_file(_WEIGHTS / name) as folder, as_file(_WEIGHTS / owner) as tokenizer_folder:
+            return _load_folder(folder, tokenizer_folder)
+    return _load_folder(Path(model), Path(model))
 
 
-def _load_folder(folder: Path) -> Pipeline:
+def _load_folder(folder: Path, tokenizer_folder: Path) -> Pipeline:
     if not folder.is_dir():
         raise ModelError(
             f"{folder} is neither a folder nor a model that ships with bisquit: {', '.join(shipped_models()) or 'none'}"
         )
-    tokenizer = load_tokenizer(folder / TOKENIZER_FILE)
+    tokenizer = load_tokenizer(tokenizer_folder / TOKENIZER_FILE)
     if not (folder / PRIOR_FILE).exists():
         return Pipeline(tokenizer)
     saved = load_prior(folder / PRIOR_FILE)
@@ -169,13 +277,14 @@ def _load_folder(folder: Path) -> Pipeline:
         )
     if tokenizer.grid(*saved.frame_size) != saved.prior.grid:
         raise ModelError(f"{folder}: frames of {saved.frame_size} have no grid {saved.prior.grid} of tokens")
-    return Pipeline(tokenizer, saved.prior, saved.frame_size)
+    return Pipeline(tokenizer, saved.prior, saved.frame_size, saved.conditions)
 
 
 def shipped_models() -> list[str]:
     """Return the names of the models that ship with bisquit."""
     entries = _WEIGHTS.iterdir() if _WEIGHTS.is_dir() else ()
-    return sorted(entry.name for entry in entries if (entry / TOKENIZER_FILE).is_file())
+    files = (TOKENIZER_FILE, PRIOR_FILE)
+    return sorted(entry.name for entry in entries if any((entry / file).is_file() for file in files))
 
 
 def load_codec(model: str | os.PathLike[str] | None = None, device: str | torch.device = "cpu") -> Codec:
@@ -188,14 +297,18 @@ def load_codec(model: str | os.PathLike[str] | None = None, device: str | torch.
     if model is not None:
         return Codec([Rung(_codec_model(model, device))])
     rungs = [Rung(_codec_model(name, device), quality) for name, quality in LADDER.items()]
-    others = [name for name in shipped_models() if name not in LADDER]
-    return Codec(rungs, readers=(_codec_model(name, device) for name in others))
+    others = (load(name) for name in shipped_models() if name not in LADDER)
+    readers = (pipeline for pipeline in others if isinstance(pipeline.prior, RasterPrior))
+    return Codec(rungs, readers=(_codec_of(pipeline.to(device)) for pipeline in readers))
 
 
 def _codec_model(model: str | os.PathLike[str], device: str | torch.device) -> CodecModel:
+    return _codec_of(load(model).to(device))
+
+
+def _codec_of(pipeline: Pipeline) -> CodecModel:
     from bisquit.codec import CodecModel
 
-    pipeline = load(model).to(device)
     return CodecModel(pipeline.tokenizer, pipeline.prior, pipeline.frame_size)
 
 

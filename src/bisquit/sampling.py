@@ -5,6 +5,9 @@ with its chance softmax(logits / temperature)_k. The noise is made of the seed a
 picture i of a seed has the same tokens in any batch and on any device. That takes one more care, for float32 logits
 differ in their last digits from batch to batch: where a race hangs on less than such a difference, its logits are
 computed once more, for that picture alone, in float64 and on the CPU.
+
+Guidance (Ho and Salimans 2022, arXiv:2207.12598) goes from logits without a condition to those with it, and on: each
+picture is then computed twice a step, along its own path and along that of a guide, which has the same tokens.
 """
 
 from __future__ import annotations
@@ -12,19 +15,23 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from bisquit.config import Settings, require
-from bisquit.errors import ModelError, ShapeError, TokenError
-from bisquit.priors import SequentialPrior
+from bisquit.errors import ConfigError, ModelError, ShapeError, TokenError
+from bisquit.priors import Path, SequentialPrior
+from bisquit.priors.base import to_grid, to_steps
 from bisquit.seeds import derive_seed
 
 OnToken = Callable[[int, Tensor], None]
 """Called after each token with how many are done and with all tokens (B, h, w); those to come are 0."""
+
+
+MOST_GUIDANCE = 1000
 
 
 @dataclass(frozen=True)
@@ -39,17 +46,29 @@ class SamplingConfig(Settings):
     """Take one of the likeliest tokens that together have this chance; 1 leaves all."""
     min_p: float = 0.0
     """Take none whose chance is below this share of the likeliest one's; 0 leaves all."""
+    guidance: float = 1.0
+    """How far logits go from those without a condition, 0, to those with it, 1, and beyond."""
+    guidance_schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """Whether guidance is the same for all tokens, or grows from 1 at the first to its full value at the last."""
 
     def __post_init__(self) -> None:
         require(0 <= self.temperature < float("inf"), "temperature", self.temperature, "at least 0")
         require(self.top_k >= 0, "top_k", self.top_k, "at least 0")
         require(0 < self.top_p <= 1, "top_p", self.top_p, "in (0, 1]")
         require(0 <= self.min_p <= 1, "min_p", self.min_p, "in [0, 1]")
+        require(0 <= self.guidance <= MOST_GUIDANCE, "guidance", self.guidance, f"between 0 and {MOST_GUIDANCE}")
 
     @property
     def drops_tokens(self) -> bool:
         """Whether any token is left out of the race."""
         return self.top_k > 0 or self.top_p < 1 or self.min_p > 0
+
+    def guidance_scales(self, steps: int) -> list[float]:
+        """Return the guidance of each of so many steps, as float32 has it."""
+        done = torch.linspace(0, 1, steps, dtype=torch.float64)
+        grown = {"constant": torch.ones_like(done), "linear": done, "cosine": (1 - (math.pi * done).cos()) / 2}
+        scales: list[float] = (1 + (self.guidance - 1) * grown[self.guidance_schedule]).float().tolist()
+        return scales
 
 
 # float32 logits of the seed prior are off by up to 1e-5, and not alike in each batch, on each device and in the engine;
@@ -63,21 +82,21 @@ class Race(NamedTuple):
     tokens: Tensor
     """(B,) int64, the winners."""
     in_doubt: Tensor
-    """(B,) bool, where a change of one logit by `DOUBT` could make another token win."""
+    """(B,) bool, where a change of one logit by the doubt could make another token win."""
 
 
-def race(logits: Tensor, noise: Tensor, settings: SamplingConfig) -> Race:
-    """Choose a token for each picture from logits (B, codebook) and Gumbel noise (B, codebook)."""
+def race(logits: Tensor, noise: Tensor, settings: SamplingConfig, doubt: float = DOUBT) -> Race:
+    """Choose a token for each picture from logits (B, codebook), off by less than the doubt, and Gumbel noise."""
     scores = logits.double() + settings.temperature * noise
     if settings.temperature == 0 or not settings.drops_tokens:
         first, second = scores.topk(2, dim=1).values.unbind(dim=1)
-        return Race(scores.argmax(dim=1), first - second < DOUBT)
+        return Race(scores.argmax(dim=1), first - second < doubt)
     ranking = Ranking(logits, settings)
     winners = scores.masked_fill(~ranking.allowed(), -torch.inf).argmax(dim=1)
-    rivals = scores.masked_fill(~ranking.allowed(DOUBT), -torch.inf).topk(2, dim=1)
+    rivals = scores.masked_fill(~ranking.allowed(doubt), -torch.inf).topk(2, dim=1)
     lead = rivals.values[:, 0] - rivals.values[:, 1]
-    is_surely_allowed = ranking.allowed(-DOUBT).gather(1, rivals.indices[:, :1])[:, 0]
-    return Race(winners, (lead < DOUBT) | ~is_surely_allowed)
+    is_surely_allowed = ranking.allowed(-doubt).gather(1, rivals.indices[:, :1])[:, 0]
+    return Race(winners, (lead < doubt) | ~is_surely_allowed)
 
 
 class Ranking:
@@ -137,6 +156,30 @@ class Noise:
         return self._drawn.pop()
 
 
+def guided(logits: Tensor, scale: float) -> Tensor:
+    """Return logits (B, codebook) that go from those of the guides on, given theirs below those of their pictures.
+
+    logits: (2 B, codebook). scale: 0 for the guides' own, 1 for the pictures', above 1 for more than that.
+    """
+    own, guides = logits.chunk(2)
+    return guides + (own - guides) * scale
+
+
+def guided_logits(
+    prior: SequentialPrior, tokens: Tensor, step: int, settings: SamplingConfig, path: Path | None, guide: Path | None
+) -> Tensor:
+    """Return the logits (B, codebook) of the token of (B, h, w) at one step, guided as the settings have it."""
+    own = prior.logits_at(tokens, step, path)
+    if settings.guidance == 1:
+        return own
+    return guided(torch.cat((own, prior.logits_at(tokens, step, guide))), settings.guidance_scales(prior.length)[step])
+
+
+def guided_doubt(doubt: float, scale: float) -> float:
+    """Return by how much guided logits may be off if what they are made of is off by the doubt."""
+    return doubt * (abs(scale) + abs(scale - 1))
+
+
 @torch.no_grad()
 def sample(
     prior: SequentialPrior,
@@ -145,38 +188,65 @@ def sample(
     seed: int,
     settings: SamplingConfig | None = None,
     given: Tensor | None = None,
+    path: Path | None = None,
+    guide: Path | None = None,
     on_token: OnToken | None = None,
 ) -> Tensor:
     """Paint pictures as one batch, token after token, with the prior's cache.
 
     The prior computes logits wherever it is; the races are run on the CPU. numbers: which pictures of the seed. given:
-    (len(numbers), h, w) int64, tokens that are kept as they are, -1 where one is to be painted. Returns their tokens,
-    int64 (len(numbers), h, w), on the CPU. Raises ModelError if the prior's logits are not finite, ShapeError or
-    TokenError if `given` does not fit.
+    (len(numbers), h, w) int64, tokens that are kept as they are, -1 where one is to be painted. path: the pictures'
+    way, else the prior's own. guide: the way of the guides, of the same order, for guidance other than 1. Returns
+    their tokens, int64 (len(numbers), h, w), on the CPU. Raises ModelError if the prior's logits are not finite,
+    ShapeError or TokenError if `given` does not fit, ConfigError for guidance without a guide.
     """
     settings = settings or SamplingConfig()
     prior.eval()
+    batch = len(numbers)
     if given is None:
-        given = torch.full((len(numbers), *prior.grid), -1)
-    check_given(given, prior, len(numbers))
+        given = torch.full((batch, *prior.grid), -1)
+    check_given(given, prior, batch)
+    ways = both_ways(settings, path, guide)
     device = next(iter(prior.state_dict().values())).device
+    path = None if path is None else path.to("cpu")
+    guide = None if guide is None else guide.to("cpu")
     noise = Noise(seed, numbers, prior.grid[1], prior.codebook_size)
     exact: SequentialPrior | None = None
-    tokens = given.clamp_min(0)
-    flat, is_given = tokens.view(len(numbers), prior.length), given.flatten(1) >= 0
-    state = prior.start(len(numbers))
-    for step in range(prior.length):
-        last = flat[:, step - 1].to(device) if step else None
+    steps, is_given = to_steps(given.clamp_min(0), path).clone(), to_steps(given, path) >= 0
+    scales = settings.guidance_scales(prior.length)
+    is_guided = settings.guidance != 1
+
+    state = prior.start(2 * batch if is_guided else batch, ways)
+    for step, scale in enumerate(scales):
+        last = steps[:, step - 1].to(device) if step else None
+        if last is not None and is_guided:
+            last = last.repeat(2)
         here, logits = noise.next(), prior.next_logits(state, last).cpu()
         require_finite(bool(logits.isfinite().all()))
-        winners, in_doubt = race(logits, here, settings)
-        flat[:, step] = torch.where(is_given[:, step], flat[:, step], winners)
+        if is_guided:
+            logits = guided(logits, scale)
+        winners, in_doubt = race(logits, here, settings, guided_doubt(DOUBT, scale) if is_guided else DOUBT)
+        steps[:, step] = torch.where(is_given[:, step], steps[:, step], winners)
         for i in (in_doubt & ~is_given[:, step]).nonzero().flatten().tolist():
-            exact = exact or prior.exact()
-            flat[i, step] = race(exact.logits_at(tokens[i : i + 1], step), here[i : i + 1], settings).tokens[0]
+            exact, one = exact or prior.exact(), slice(i, i + 1)
+            own, guides = (way and way.rows(one) for way in (path, guide))
+            again = guided_logits(exact, to_grid(steps[one], own, prior.grid), step, settings, own, guides)
+            steps[i, step] = race(again, here[one], settings).tokens[0]
         if on_token:
-            on_token(step + 1, tokens)
-    return tokens
+            on_token(step + 1, to_grid(steps, path, prior.grid))
+    return to_grid(steps, path, prior.grid)
+
+
+def both_ways(settings: SamplingConfig, path: Path | None, guide: Path | None) -> Path | None:
+    """Return the ways of all pictures, and behind them those of their guides if there is guidance.
+
+    Raises ConfigError for guidance without a way to go from, and one to go to.
+    """
+    if settings.guidance == 1:
+        return path
+    if path is None or guide is None:
+        raise ConfigError(f"guidance is {settings.guidance}: it leads towards a class or a prompt, and none is given")
+    return path.beside(guide)
 
 
 def require_finite(is_finite: bool) -> None:

@@ -127,6 +127,11 @@ class FreshTokens:
         return self.frames.height, self.frames.width
 
     @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes, empty where no frame has one."""
+        return self.frames.classes
+
+    @property
     def labels(self) -> np.ndarray:
         """The frames' labels, int64 (N,), -1 where unknown."""
         return self.frames.labels

@@ -144,11 +144,7 @@ class Attention(nn.Module):
     def forward(
         self, x: Tensor, *, causal: bool, rotary: Tensor | None, cache: KeyValueCache | None, layer: int
     ) -> Tensor:
-        q, k, v = (
-            self.qkv(x).unflatten(2, (3, self.n_heads, -1)).permute(2, 0, 3, 1, 4)
-        )  # each (B, n_heads, T, head_width)
-        if rotary is not None:
-            q, k = rotate(q, rotary), rotate(k, rotary)
+        q, k, v = self._heads(x, rotary)
         if cache is not None:
             k, v = cache.append(layer, k, v)
         dropout = self.dropout if self.training else 0.0
@@ -159,6 +155,19 @@ class Attention(nn.Module):
             y = F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal=causal and q.shape[2] > 1)
         out: Tensor = self.out(y.transpose(1, 2).flatten(2))
         return out
+
+    def weights(self, x: Tensor, step: int, rotary: Tensor | None) -> Tensor:
+        """Return how much a step of x (B, T, width) looks at itself and each before it: (B, n_heads, step + 1)."""
+        q, k, _ = self._heads(x, rotary)
+        scores = (k[:, :, : step + 1] @ q[:, :, step].unsqueeze(-1)).squeeze(-1)
+        return (scores * q.shape[3] ** -0.5).softmax(dim=-1)
+
+    def _heads(self, x: Tensor, rotary: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries, keys and values of x (B, T, width), each (B, n_heads, T, head_width)."""
+        q, k, v = self.qkv(x).unflatten(2, (3, self.n_heads, -1)).permute(2, 0, 3, 1, 4)
+        if rotary is not None:
+            q, k = rotate(q, rotary), rotate(k, rotary)
+        return q, k, v
 
 
 class Block(nn.Module):
@@ -219,6 +228,18 @@ class Transformer(nn.Module):
             cache.length += x.shape[1]
         normed: Tensor = self.norm(x)
         return normed
+
+    def attention_at(self, x: Tensor, step: int, rotary: Tensor | None = None) -> Tensor:
+        """Return how much a step of x (B, T, width) looks at itself and each before: (B, n_layers, n_heads, step + 1).
+
+        x, rotary: as `forward` takes them, causal and without a cache.
+        """
+        found = []
+        for layer, block in enumerate(self.blocks):
+            assert isinstance(block, Block)
+            found.append(block.attention.weights(block.attention_norm(x), step, rotary))
+            x = block(x, causal=True, rotary=rotary, cache=None, layer=layer)
+        return torch.stack(found, dim=1)
 
 
 def causal_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:

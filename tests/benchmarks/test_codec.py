@@ -38,12 +38,22 @@ def test_a_setting_is_measured_once(frames: np.ndarray, tmp_path) -> None:
         calls.append(len(batch))
         return codec.Stored([b"12345"] * len(batch), [3] * len(batch), batch)
 
-    point = codec.Point("any", "any-1", store)
-    first = codec.measured(point, frames, tmp_path / "any-1.json")
+    point, ours = codec.Point("any", "any-1", "", store), codec.Point(codec.OURS, f"{codec.OURS}-old", "", store)
+    path = tmp_path / "docs" / "record.json"
+    record = codec.Record(path, "these", [point, ours])
+    first = record.measured(point, frames)
     assert (first["file_bytes"], first["payload_bytes"]) == (5, 3)
     assert first["ssim"] == pytest.approx(1)
-    assert codec.measured(point, frames, tmp_path / "any-1.json") == first
-    assert calls == [3]
+    assert record.measured(point, frames) == first
+    assert record.measured(ours, frames) == first
+    assert calls == [3, 3]
+    kept = codec.Record(path, "these", [ours])
+    assert kept.measured(point, frames) == first
+    assert kept.measured(ours, frames) == first
+    assert calls == [3, 3]
+    assert set(codec.Record(path, "these", []).settings) == {"any-1"}
+    codec.Record(path, "others", [point]).measured(point, frames)
+    assert calls == [3, 3, 3]
 
 
 def result(size: float, psnr: float) -> codec.Result:

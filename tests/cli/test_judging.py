@@ -173,3 +173,27 @@ def test_a_report_that_could_not_be_written_is_refused_first(run: Run, trained: 
     outcome = run("evaluate", "--model", trained.model, "--frames", "nowhere", "--report", tmp_path / "page.pdf")
     assert outcome.status == 2
     assert ".html" in outcome.err
+
+
+def test_classes_are_asked_for_in_turn_and_counted(
+    evaluate, frame_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    asked: list[list[str]] = []
+    frames = bisquit.load_frames(str(frame_folder))
+
+    def paint(self: Pipeline, n: int, *, class_name: list[str], **named: object) -> np.ndarray:
+        asked.append(class_name)
+        return np.stack([frames[frames.classes.index(name) * 8 + i // 2] for i, name in enumerate(class_name)])
+
+    monkeypatch.setattr("bisquit.cli.evaluate.chosen_classes", lambda pipeline, names: ("noon", "night"))
+    monkeypatch.setattr(Pipeline, "sample", paint)
+    done = evaluate("--by-class", "--json", tmp_path / "figures.json", number=8)
+    assert done.status == 0, done.err
+    assert asked == [["noon", "night"] * 4]
+    assert 0 <= json.loads((tmp_path / "figures.json").read_text())["class_accuracy"] <= 1
+
+
+def test_a_model_that_knows_no_classes_is_not_asked_for_them(evaluate):
+    refused = evaluate("--by-class")
+    assert refused.status == 2
+    assert "knows no classes" in refused.err

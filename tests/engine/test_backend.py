@@ -25,7 +25,7 @@ from bisquit.engine import (
     usable_kernels,
 )
 from bisquit.errors import ConfigError
-from bisquit.priors import RasterPrior, SequentialPrior
+from bisquit.priors import Path, RasterPrior, SequentialPrior
 from bisquit.sampling import SamplingConfig, sample
 
 
@@ -37,10 +37,10 @@ class OtherPrior(SequentialPrior):
         self.bits, self.grid = 2, (1, 3)
         self.level = nn.Parameter(torch.zeros(4))
 
-    def logits(self, tokens: Tensor) -> Tensor:
+    def logits(self, tokens: Tensor, path: Path | None = None) -> Tensor:
         return self.level.expand(*tokens.flatten(1).shape, 4)
 
-    def start(self, batch: int) -> int:
+    def start(self, batch: int, path: Path | None = None) -> int:
         return batch
 
     def next_logits(self, state: int, last: Tensor | None) -> Tensor:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bisquit.priors.base import SequentialPrior
+from bisquit.priors.base import Path, SequentialPrior
 
 
 class PositionPrior(SequentialPrior):
@@ -21,10 +21,10 @@ class PositionPrior(SequentialPrior):
         self.position_logits = nn.Parameter(position_logits)  # (h, w, codebook)
         self.dropout = nn.Dropout(0.5)
 
-    def logits(self, tokens: Tensor) -> Tensor:
+    def logits(self, tokens: Tensor, path: Path | None = None) -> Tensor:
         return self.dropout(self.position_logits.flatten(0, 1).expand(len(tokens), -1, -1))
 
-    def start(self, batch: int) -> None:
+    def start(self, batch: int, path: Path | None = None) -> None:
         raise NotImplementedError
 
     def next_logits(self, state: None, last: Tensor | None) -> Tensor:

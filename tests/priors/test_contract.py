@@ -11,7 +11,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bisquit.errors import ShapeError, TokenError
-from bisquit.priors import PRIORS, Prior, PriorConfig, RasterConfig, SequentialPrior, build_prior
+from bisquit.priors import (
+    PRIORS,
+    AnyOrderConfig,
+    Prior,
+    PriorConfig,
+    RasterConfig,
+    SequentialPrior,
+    build_prior,
+)
 from bisquit.priors.base import token_nats
 from bisquit.transformer import TransformerConfig
 
@@ -26,6 +34,12 @@ VARIANTS: dict[type, dict[str, PriorConfig]] = {
         f"raster-{neighbours}-neighbours": RasterConfig(transformer=TINY, positions="none", neighbours=neighbours)
         for neighbours in (1, 4)
     }
+    | {"raster-told": RasterConfig(transformer=TINY, condition_size=5)},
+    AnyOrderConfig: {
+        f"any-order-{neighbours}-neighbours": AnyOrderConfig(transformer=TINY, neighbours=neighbours)
+        for neighbours in (0, 8, 12)
+    }
+    | {"any-order-told": AnyOrderConfig(transformer=TINY, neighbours=4, condition_size=5)},
 }
 CONFIGS = {
     name: config
@@ -35,6 +49,9 @@ CONFIGS = {
 SEQUENTIAL = {name: config for name, config in CONFIGS.items() if issubclass(PRIORS[type(config)], SequentialPrior)}
 GRIDS = [(1, 1), (2, 3), (5, 1), (1, 4)]
 
+TOLD = {name: config for name, config in CONFIGS.items() if config.condition_size}
+
+every_told_prior = pytest.mark.parametrize("config", TOLD.values(), ids=TOLD)
 every_prior = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 every_sequential_prior = pytest.mark.parametrize("config", SEQUENTIAL.values(), ids=SEQUENTIAL)
 every_grid = pytest.mark.parametrize("grid", GRIDS, ids=str)
@@ -60,6 +77,12 @@ def random_tokens(batch: int, bits: int, grid: tuple[int, int]) -> Tensor:
     return torch.randint(2**bits, (batch, *grid), generator=torch.Generator().manual_seed(1))
 
 
+def condition_of(prior: Prior, batch: int) -> Tensor | None:
+    """Something to tell a prior, where it takes conditions."""
+    size = prior.condition_size
+    return torch.randn(batch, size, generator=torch.Generator().manual_seed(2)) if size else None
+
+
 @every_prior
 @every_grid
 def test_the_loss_is_a_finite_number_on_any_grid(config: PriorConfig, grid: tuple[int, int]):
@@ -72,8 +95,8 @@ def test_the_loss_is_a_finite_number_on_any_grid(config: PriorConfig, grid: tupl
 
 @every_prior
 def test_the_gradient_reaches_every_parameter(config: PriorConfig):
-    prior = rough(config)
-    prior.loss(random_tokens(4, 3, (2, 3))).backward()
+    prior = rough(config).train()
+    prior.loss(random_tokens(4, 3, (2, 3)), condition_of(prior, 4)).backward()
     for name, parameter in prior.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
@@ -111,7 +134,7 @@ def test_tokens_of_another_type_than_int64_are_refused(config: PriorConfig, dtyp
 
 @every_prior
 def test_training_lowers_the_loss(config: PriorConfig):
-    prior, tokens = rough(config).train(), random_tokens(2, 3, (2, 3))
+    prior, tokens = rough(config), random_tokens(2, 3, (2, 3))
     optimizer = torch.optim.Adam(prior.parameters(), lr=0.02)
     before = prior.loss(tokens).item()
     for _ in range(20):
@@ -119,6 +142,43 @@ def test_training_lowers_the_loss(config: PriorConfig):
         prior.loss(tokens).backward()
         optimizer.step()
     assert prior.loss(tokens).item() < 0.5 * before
+
+
+@every_prior
+@pytest.mark.parametrize("wrong", [(4, 6), (3, 5), (5,)], ids=str)
+def test_a_condition_of_another_size_is_refused(config: PriorConfig, wrong: tuple[int, ...]):
+    with pytest.raises(ShapeError, match="condition"):
+        rough(config).loss(random_tokens(4, 3, (2, 3)), torch.zeros(wrong))
+
+
+@every_told_prior
+def test_to_say_nothing_is_to_say_zeros(config: PriorConfig):
+    prior, tokens = sequential(config), random_tokens(4, 3, (2, 3))
+    unsaid = prior.conditioned(torch.zeros(4, 5), 4)
+    torch.testing.assert_close(prior.logits(tokens, unsaid), prior.logits(tokens))
+    assert prior.loss(tokens, torch.zeros(4, 5)).item() == pytest.approx(prior.loss(tokens).item(), rel=1e-6)
+
+
+@every_told_prior
+def test_each_picture_hears_its_own_condition(config: PriorConfig):
+    prior, tokens, condition = sequential(config), random_tokens(4, 3, (2, 3)), torch.eye(5)[:4]
+    told = prior.logits(tokens, prior.conditioned(condition, 4))
+    assert (told != prior.logits(tokens)).any(dim=2).all()
+    condition[2] = torch.eye(5)[4]
+    other = prior.logits(tokens, prior.conditioned(condition, 4))
+    assert torch.equal(told[[0, 1, 3]], other[[0, 1, 3]])
+    assert (told[2] != other[2]).any(dim=1).all()
+
+
+@every_told_prior
+def test_cached_logits_of_told_pictures_equal_those_of_a_full_pass(config: PriorConfig):
+    prior, tokens = sequential(config), random_tokens(3, 3, (2, 3))
+    path = prior.conditioned(torch.eye(5)[:3], 3)
+    full, state, last = prior.logits(tokens, path), prior.start(3, path), None
+    for step in range(prior.length):
+        torch.testing.assert_close(prior.next_logits(state, last), full[:, step], rtol=0, atol=1e-5)
+        torch.testing.assert_close(prior.logits_at(tokens, step, path), full[:, step], rtol=0, atol=1e-5)
+        last = tokens.flatten(1)[:, step]
 
 
 @every_prior
@@ -194,13 +254,14 @@ def test_the_chances_of_all_pictures_sum_to_one(config: PriorConfig, bits: int, 
 
 
 @every_sequential_prior
-def test_the_loss_is_the_mean_of_the_bits_of_all_tokens(config: PriorConfig):
+def test_bits_are_those_of_the_chances_and_their_mean_is_the_loss(config: PriorConfig):
     prior, tokens = sequential(config), random_tokens(4, 3, (2, 3))
     bits = prior.token_bits(tokens)
     assert bits.shape == tokens.shape
     assert bits.dtype == torch.float32
     assert (bits > 0).all()
-    assert bits.mean().item() * math.log(2) == pytest.approx(prior.loss(tokens).item(), rel=1e-6)
+    if isinstance(config, RasterConfig):  # others may learn from other orders too
+        assert bits.mean().item() * math.log(2) == pytest.approx(prior.loss(tokens).item(), rel=1e-6)
     chances = prior.logits(tokens).softmax(-1).gather(2, tokens.flatten(1)[..., None])
     torch.testing.assert_close(bits.flatten(), -chances.log2().flatten())
 
@@ -217,3 +278,27 @@ def test_token_nats_and_their_gradient_are_those_of_cross_entropy(rows: int):
     (nats * weights).sum().backward()
     (wanted * weights).sum().backward()
     torch.testing.assert_close(ours.grad, theirs.grad)
+
+
+@every_sequential_prior
+def test_a_prior_grows_from_one_over_tokens_of_fewer_bits(config: PriorConfig):
+    small, grown = sequential(config, bits=2), sequential(config, bits=4)
+    weights = {
+        name: array for name, array in small.state_dict().items() if grown.state_dict()[name].shape == array.shape
+    }
+    grown.load_state_dict(weights, strict=False)
+    assert grown.grow_from(small)
+    tokens = random_tokens(3, 4, (2, 3))
+    wanted = small.logits(tokens % 4).log_softmax(-1)
+    found = grown.logits(tokens).log_softmax(-1)
+    torch.testing.assert_close(found, wanted[..., torch.arange(16) % 4] - math.log(4))
+
+
+@every_sequential_prior
+def test_a_prior_grows_from_no_other(config: PriorConfig):
+    prior = sequential(config, bits=3)
+    wider = build_prior(config.replace(transformer=TINY.replace(width=16)), 2, (2, 3))
+    before = {name: array.clone() for name, array in prior.state_dict().items()}
+    assert not prior.grow_from(sequential(config, bits=3))
+    assert not prior.grow_from(wider)
+    assert all(torch.equal(array, before[name]) for name, array in prior.state_dict().items())

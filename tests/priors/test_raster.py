@@ -145,7 +145,7 @@ def test_a_state_that_is_full_takes_no_further_step(make_prior, positions: str):
     state = prior.start(1)
     for step in range(prior.length):
         prior.next_logits(state, token if step else None)
-    with pytest.raises(ShapeError, match="6 of 6"):
+    with pytest.raises(ShapeError, match="6 tokens, and all are there"):
         prior.next_logits(state, token)
 
 

@@ -222,3 +222,26 @@ def test_the_entropy_terms_do_not_change_under_autocast():
         return x.grad
 
     torch.testing.assert_close(gradient(True), gradient(False), rtol=1e-4, atol=1e-9)
+
+
+@pytest.mark.parametrize("bits", [4, 7, 32])
+def test_a_quantizer_grows_from_one_of_fewer_bits_and_begins_as_that_one(bits: int):
+    torch.manual_seed(0)
+    small, grown = (BSQ(BSQConfig(bits=n), width=6) for n in (3, bits))
+    assert grown.grow_from(small)
+    latents = noise(2, 6, 3, 4)
+    before, after = small(latents), grown(latents)
+    assert torch.equal(after.tokens % 8, before.tokens)
+    torch.testing.assert_close(after.codes, before.codes)
+    assert len(after.tokens.unique()) > len(before.tokens.unique())
+    latents.requires_grad_()
+    grown(latents).codes.square().sum().backward()
+    assert grown.up.weight.grad[:, 3:].abs().min() > 0  # further bits can learn to have a say
+
+
+def test_a_quantizer_grows_from_no_other():
+    four = BSQ(BSQConfig(bits=4), width=6)
+    before = {name: array.clone() for name, array in four.state_dict().items()}
+    for other in (BSQ(BSQConfig(bits=4), width=6), BSQ(BSQConfig(bits=5), width=6), BSQ(BSQConfig(bits=3), width=7)):
+        assert not four.grow_from(other)
+    assert all(torch.equal(array, before[name]) for name, array in four.state_dict().items())

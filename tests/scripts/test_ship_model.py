@@ -29,6 +29,16 @@ def test_the_commands_are_those_of_the_runs_and_of_the_one_that_it_started_from(
     ]
 
 
+def test_the_commands_name_a_shipped_model_to_start_from_and_captions_but_nothing_of_the_data(tmp_path: Path) -> None:
+    recipe = get_preset("small").prior
+    told = recipe.replace(classes=True, prior=recipe.prior.replace(condition_size=404))
+    sources = {"frames": "any", "start": "best", "captions": "/somewhere/supertuxkart"}
+    RunRecord("prior", "small", told.to_dict(), {}, "bf16", {}, sources, True).save(tmp_path / "told")
+    assert ship_model.history(tmp_path / "told") == [
+        "bisquit train prior --preset small --classes --frames FRAMES --captions supertuxkart --start best --out told"
+    ]
+
+
 def test_a_run_that_was_stopped_says_so_and_its_snapshots_are_its_own(tmp_path: Path) -> None:
     record(tmp_path / "first", {}, finished=False, frames="anywhere")
     record(tmp_path / "next", {}, tokens="any", start=str(tmp_path / "first" / "epoch-04"))

@@ -11,13 +11,15 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pytest
+from tests.conftest import letters_read
 from torch import Tensor, nn
 
 from bisquit.autoencoder import AutoEncoderConfig
+from bisquit.captions import Captions
 from bisquit.features import FeatureNetworkConfig
 from bisquit.frames import FrameSet
 from bisquit.frames.augment import Augmentation
-from bisquit.priors import RasterConfig
+from bisquit.priors import AnyOrderConfig, RasterConfig
 from bisquit.quantizers import BSQConfig
 from bisquit.tokenizer import TokenizerConfig
 from bisquit.tokens import FreshTokens, TokenSet, tokenize
@@ -35,6 +37,8 @@ from bisquit.transformer import TransformerConfig
 
 TOKENIZER = TokenizerConfig(AutoEncoderConfig(patch_size=4, width=8, depth=1), BSQConfig(bits=4))
 PRIOR = RasterConfig(transformer=TransformerConfig(width=8, n_layers=1, n_heads=2, feed_forward=12, dropout=0.2))
+ANY_ORDER = AnyOrderConfig(transformer=PRIOR.transformer, neighbours=4)
+CAPTIONS = Captions({"ice": ("a cold day", "snow"), "sand": ("a hot day",)}, {})
 NETWORK = FeatureNetworkConfig(widths=(8, 8), dimensions=4)
 USUAL = TrainingConfig(
     epochs=2,
@@ -49,7 +53,7 @@ USUAL = TrainingConfig(
 
 VARIED = Augmentation(flip=True, shift_px=2, colour=0.2)
 
-Stage = Literal["tokenizer", "prior", "prior on frames", "features"]
+Stage = Literal["tokenizer", "prior", "prior on frames", "prior that is told", "features"]
 Train = Callable[..., nn.Module]
 
 
@@ -94,6 +98,12 @@ def train(data: Data) -> Train:
             varied = PriorRecipe(PRIOR, VARIED, settings)
             fresh = FreshTokens(data.frames, data.tokens.tokenizer)
             return train_prior(varied, fresh, data.valid_tokens, out, resume=resume)
+        if stage == "prior that is told":
+            recipe_to_tell = PriorRecipe(ANY_ORDER, training=settings, classes=True, unsaid=0.3)
+            with letters_read():
+                return train_prior(
+                    recipe_to_tell, data.tokens, data.valid_tokens, out, resume=resume, start=start, captions=CAPTIONS
+                )
         prior_recipe = PriorRecipe(PRIOR, training=settings)
         return train_prior(prior_recipe, data.tokens, data.valid_tokens, out, resume=resume, start=start)
 

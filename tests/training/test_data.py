@@ -127,6 +127,6 @@ def test_pictures_can_come_with_their_classes():
     batches = Batches(train=(8, fetch), valid=(3, fetch), batch_size=4, seed=0, valid_batch_size=2)
     batches.trainer = SimpleNamespace(global_step=1)
     for step, batch in enumerate(batches.train_dataloader(), start=1):
-        assert batch.frames.tolist() == batches.indices(step).tolist()
+        assert batch.pictures.tolist() == batches.indices(step).tolist()
         assert batch.labels.tolist() == (10 * batches.indices(step)).tolist()
     assert [batch.labels.tolist() for batch in batches.val_dataloader()] == [[0, 10], [20]]

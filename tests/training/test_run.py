@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tests.training.conftest import USUAL
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -24,6 +25,7 @@ from bisquit.features import FeatureNetwork
 from bisquit.frames.augment import Augmentation
 from bisquit.generate import load
 from bisquit.priors import Prior, RasterConfig, RasterPrior
+from bisquit.quantizers import BSQConfig
 from bisquit.tokenizer import Tokenizer
 from bisquit.tokens import tokenize
 from bisquit.training import FeaturesRecipe, PriorRecipe, TokenizerRecipe, train_features, train_prior, train_tokenizer
@@ -381,6 +383,21 @@ def test_a_prior_takes_what_fits_of_one_of_another_shape(data, tmp_path: Path, c
     assert "arrays begin anew" in caplog.text
 
 
+def test_a_tokenizer_of_more_bits_begins_with_what_the_other_makes_of_frames(
+    data, make_tokenizer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    start = make_tokenizer(bits=4)
+    config = start.config.replace(quantizer=BSQConfig(bits=6))
+    recipe = TokenizerRecipe(config, training=USUAL.replace(epochs=1, learning_rate=1e-9, muon_learning_rate=0))
+    tokenizer = train_tokenizer(recipe, data.frames, data.valid_frames, tmp_path, start=start)
+    frames = torch.from_numpy(data.valid_frames[:])
+    tokens = tokenizer.encode(frames)
+    assert torch.equal(tokens % 16, start.encode(frames))
+    wanted = start.decode(start.encode(frames), (8, 12)).int()
+    assert (tokenizer.decode(tokens, (8, 12)).int() - wanted).abs().max() <= 1
+    assert "its 6 bits begin with the other's 4" in caplog.text
+
+
 def test_a_prior_does_not_start_from_one_without_an_array_alike(train, tmp_path: Path):
     start = RasterPrior(RasterConfig(transformer=TransformerConfig(24, 1, 2, 20)), bits=2, grid=(1, 2))
     assert "start from" in refusal(ConfigError, train, "prior", tmp_path, start=start)
@@ -405,10 +422,10 @@ def test_frames_give_other_tokens_at_each_step(data, watch, train, tmp_path: Pat
     seen: list[bytes] = []
     loss = RasterPrior.loss
 
-    def kept(prior: RasterPrior, tokens: Tensor) -> Tensor:
+    def kept(prior: RasterPrior, tokens: Tensor, condition: Tensor | None) -> Tensor:
         if prior.training:
             seen.extend(picture.numpy().tobytes() for picture in tokens)
-        return loss(prior, tokens)
+        return loss(prior, tokens, condition)
 
     monkeypatch.setattr(RasterPrior, "loss", kept)
     train("prior on frames", tmp_path)

@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bisquit.atomic import atomic_file
+from bisquit.augmenting import chosen_classes
 from bisquit.cli.options import (
     OUTPUT,
     backend_options,
@@ -88,6 +89,7 @@ SHOWN = 16  # pairs on the sheet of --neighbours
     help="Frames of other races than those of --frames, best all that the model was trained on: --samples are compared "
     "with what they reach, and copies are looked for among them.",
 )
+@click.option("--by-class", is_flag=True, help="Ask for the model's classes in turn, and count how often each is seen.")
 @click.option("--features", type=OUTPUT, help="What `bisquit train features` made; else the network that ships.")
 @click.option(
     "--neighbours", type=OUTPUT, help="A sheet of the --samples nearest to a frame of --real, each above that one."
@@ -108,6 +110,7 @@ def command(
     batch_size: int,
     number: int,
     real: str,
+    by_class: bool,
     features: Path | None,
     neighbours: Path | None,
     keep_samples: Path | None,
@@ -129,15 +132,18 @@ def command(
     pipeline = load(model).to(device)
     frame_set = read_frames(frames, size, skip_bad, part)
     _check_size(pipeline, frame_set, exactly=number > 0)
-    new = None
+    new, labels = None, None
     if number:
         judges = Judges(load_feature_network(features).to(device), read_frames(real, size, skip_bad))
         check_judgeable(number, frame_set, judges.real, judges.network)
+        asked = _asked(pipeline, number) if by_class else None
+        labels = None if asked is None else _labels(asked, judges.network)
         with progress_bar("painting tokens") as progress:
             new = pipeline.sample(
                 number,
                 seed=seed,
                 settings=settings,
+                class_name=asked,
                 batch_size=batch_size,
                 backend=_painting_backend(backend),
                 precision=precision,
@@ -151,7 +157,7 @@ def command(
         result = evaluate(pipeline.tokenizer, prior, frame_set, counts, batch_size, progress)
     pictures = _pictures(pipeline.tokenizer, prior, frame_set, result) if report else []
     if new is not None:
-        generation = _judge(new, frame_set, judges, pipeline.tokenizer, batch_size)
+        generation = _judge(new, frame_set, judges, pipeline.tokenizer, batch_size, labels)
         result = replace(result, generation=generation)
         pictures += (sheets := _sheets_of_new(new, generation, judges.real))
         if neighbours:
@@ -209,9 +215,28 @@ def _keep(painted: np.ndarray, output: Path) -> None:
         np.savez_compressed(file, frames=painted)
 
 
-def _judge(painted: np.ndarray, frames: FrameSet, judges: Judges, tokenizer: Tokenizer, batch_size: int) -> Generation:
+def _asked(pipeline: Pipeline, number: int) -> list[str]:
+    """Return the class that each of so many new frames is to show: all that a model knows, in turn."""
+    classes = chosen_classes(pipeline, None)
+    return [classes[i % len(classes)] for i in range(number)]
+
+
+def _labels(asked: Sequence[str], network: FeatureNetwork) -> np.ndarray:
+    """Return what a network calls the classes that were asked for, -1 for one that it does not know."""
+    return np.array([network.classes.index(name) if name in network.classes else -1 for name in asked])
+
+
+def _judge(
+    painted: np.ndarray,
+    frames: FrameSet,
+    judges: Judges,
+    tokenizer: Tokenizer,
+    batch_size: int,
+    labels: np.ndarray | None,
+) -> Generation:
+    network, real = judges.network, judges.real
     with progress_bar("judging new frames") as progress:
-        return judge(painted, frames, judges.real, judges.network, tokenizer, batch_size=batch_size, progress=progress)
+        return judge(painted, frames, real, network, tokenizer, labels=labels, batch_size=batch_size, progress=progress)
 
 
 def _pictures(

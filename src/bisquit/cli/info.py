@@ -62,6 +62,8 @@ def _of_model(pipeline: Pipeline) -> dict[str, Any]:
             "prior_settings": prior.config.to_dict(),
             "grid": list(prior.grid),
             "frame_size": list(pipeline.frame_size or ()),
+            "classes": list(pipeline.conditions.classes),
+            "reads_words_by": pipeline.conditions.text_encoder or "nothing",
         }
     return facts
 

@@ -14,11 +14,14 @@ VERBS = {
     "train": ("bisquit.cli.train", "Train a tokenizer, a prior over its tokens, or a network of features."),
     "tokenize": ("bisquit.cli.tokenize", "Turn a set of frames into a file of tokens."),
     "sample": ("bisquit.cli.sample", "Paint new frames."),
+    "edit": ("bisquit.cli.edit", "Fill, extend, vary, join or tile pictures."),
+    "augment": ("bisquit.cli.augment", "Paint labelled frames to train others with."),
     "reconstruct": ("bisquit.cli.reconstruct", "Send pictures through their tokens and back."),
     "compress": ("bisquit.cli.compress", "Store pictures in a few hundred bytes each."),
     "decompress": ("bisquit.cli.decompress", "Get compressed pictures back."),
     "archive": ("bisquit.cli.archive", "List, get, add, check and mend the pictures of an archive."),
     "evaluate": ("bisquit.cli.evaluate", "Measure a model on frames."),
+    "view": ("bisquit.cli.view", "Show what a model finds odd in a picture, and what a token looks at."),
     "info": ("bisquit.cli.info", "Say what is in a model, a file of tokens or a set of frames."),
 }
 

@@ -94,6 +94,12 @@ def png_names(names: Sequence[str]) -> list[Path]:
     return list(found)
 
 
+def numbered(output: Path, i: int, number: int) -> Path:
+    """Return the name of picture i of `number`: sheet.png gives sheet-03.png, a folder gives folder/03.png."""
+    digits = f"{i:0{len(str(number - 1))}d}"
+    return output.with_stem(f"{output.stem}-{digits}") if output.suffix else output / f"{digits}.png"
+
+
 def report_skipped(skipped: tuple[str, ...]) -> None:
     """Say on standard error how many pictures were left out, and which."""
     if skipped:
@@ -110,6 +116,12 @@ def seed_option(function: Function) -> Function:
         show_default=True,
         help="A seed's frame i is the same however many are painted, and whatever --batch-size is.",
     )(function)
+
+
+def condition_options(function: Function) -> Function:
+    """Add the flags that say what pictures are to show."""
+    function = click.option("--prompt", help="What they are to show, in words, for a model that knows words.")(function)
+    return click.option("--class", "class_name", help="The class that they are to show, such as a track.")(function)
 
 
 def device_option(function: Function) -> Function:

@@ -7,7 +7,15 @@ from typing import Any
 
 import click
 
-from bisquit.cli.options import OUTPUT, backend_options, device_option, progress_bar, seed_option
+from bisquit.cli.options import (
+    OUTPUT,
+    backend_options,
+    condition_options,
+    device_option,
+    numbered,
+    progress_bar,
+    seed_option,
+)
 from bisquit.cli.settings import override, settings_options
 from bisquit.engine import Backend, Precision
 from bisquit.frames import contact_sheet, write_frame
@@ -29,6 +37,7 @@ from bisquit.sampling import SamplingConfig
 )
 @backend_options("auto")
 @device_option
+@condition_options
 @settings_options(SamplingConfig)
 def command(
     model: str,
@@ -41,6 +50,8 @@ def command(
     backend: Backend,
     precision: Precision,
     device: str,
+    class_name: str | None,
+    prompt: str | None,
     **given: Any,
 ) -> None:
     """Paint new frames, on one sheet or in a file each."""
@@ -51,6 +62,8 @@ def command(
             number,
             seed=seed,
             settings=settings,
+            class_name=class_name,
+            prompt=prompt,
             batch_size=batch_size,
             backend=backend,
             precision=precision,
@@ -58,13 +71,7 @@ def command(
         )
     if separate:
         for i, frame in enumerate(frames):
-            write_frame(frame, _numbered(output, i, number))
+            write_frame(frame, numbered(output, i, number))
     else:
         write_frame(contact_sheet(frames, min(columns, number)), output)
     click.echo(f"{number} new frames in {output}")
-
-
-def _numbered(output: Path, i: int, number: int) -> Path:
-    """Return the name of frame i of `number`: sheet.png gives sheet-03.png, a folder gives folder/03.png."""
-    digits = f"{i:0{len(str(number - 1))}d}"
-    return output.with_stem(f"{output.stem}-{digits}") if output.suffix else output / f"{digits}.png"

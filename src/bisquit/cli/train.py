@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
+from bisquit.captions import SHIPPED, load_captions
 from bisquit.cli.options import OUTPUT, frames_options, part_option, progress_bar, read_frames, report_skipped
 from bisquit.cli.settings import override, settings_options
 from bisquit.frames import BUNDLED, FrameSet, load_splits
@@ -84,6 +85,7 @@ def tokenizer(
 @click.option("--valid-tokens", required=True, type=OUTPUT, help="Tokens of the same tokenizer to validate on.")
 @click.option("--frames", help="Frames to train on instead, changed at random and tokenized anew each time.")
 @click.option("--start", help="A model whose prior to start from; weights of another shape begin anew.")
+@click.option("--captions", help=f"Sentences about the classes to learn words from: a table, or {', '.join(SHIPPED)}.")
 @click.option("--out", required=True, type=OUTPUT, help="The folder of the run.")
 @click.option("--resume", is_flag=True, help="Go on with the run in --out if there is one.")
 @frames_options
@@ -95,6 +97,7 @@ def prior(
     valid_tokens: Path,
     frames: str | None,
     start: str | None,
+    captions: str | None,
     out: Path,
     resume: bool,
     size: tuple[int, int] | None,
@@ -107,8 +110,9 @@ def prior(
         raise click.UsageError("pass either --tokens or --frames to train on")
     recipe = override(get_preset(preset).prior, given)
     begun = load(start).prior if start else None
+    sentences = load_captions(captions) if captions else None
     valid = TokenSet.load(valid_tokens)
-    sources = {"valid_tokens": _source(valid_tokens), **_named(start=start)}
+    sources = {"valid_tokens": _source(valid_tokens), **_named(start=start, captions=captions)}
     train: TokenSet | FreshTokens
     if tokens is not None:
         train, sources["tokens"] = TokenSet.load(tokens), _source(tokens)
@@ -116,7 +120,9 @@ def prior(
         assert frames is not None
         frame_set = read_frames(frames, size, skip_bad, part)
         train, sources["frames"] = FreshTokens(frame_set, valid.tokenizer), _source(frames)
-    train_prior(recipe, train, valid, out, resume=resume, preset=preset, sources=sources, start=begun)
+    train_prior(
+        recipe, train, valid, out, resume=resume, preset=preset, sources=sources, start=begun, captions=sentences
+    )
     click.echo(f"model in {out}")
 
 
@@ -157,5 +163,5 @@ def _named(**models: str | Path | None) -> dict[str, str]:
 
 def _source(name: str | Path) -> str:
     """Return where something came from, as an absolute path; what ships with bisquit by its name."""
-    ships = str(name) == BUNDLED or str(name).startswith(f"{BUNDLED}:") or str(name) in shipped_models()
+    ships = str(name) in (BUNDLED, *shipped_models(), *SHIPPED) or str(name).startswith(f"{BUNDLED}:")
     return str(name) if ships else str(Path(name).absolute())

@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,9 +24,30 @@ class Model:
         epsilon: float,
         arrays: dict[str, np.ndarray],
     ) -> None: ...
-    def read_logits(self, tokens: NDArray[np.int64], threads: int, kernels: str = "") -> NDArray[np.float32]: ...
-    def read_bits(self, tokens: NDArray[np.int64], threads: int, kernels: str = "") -> NDArray[np.float32]: ...
-    def read_intervals(self, tokens: NDArray[np.int64], threads: int, kernels: str = "") -> NDArray[np.int64]: ...
+    def read_logits(
+        self,
+        tokens: NDArray[np.int64],
+        threads: int,
+        kernels: str = "",
+        places: NDArray[np.float32] | None = None,
+        around: NDArray[np.int32] | None = None,
+    ) -> NDArray[np.float32]: ...
+    def read_bits(
+        self,
+        tokens: NDArray[np.int64],
+        threads: int,
+        kernels: str = "",
+        places: NDArray[np.float32] | None = None,
+        around: NDArray[np.int32] | None = None,
+    ) -> NDArray[np.float32]: ...
+    def read_intervals(
+        self,
+        tokens: NDArray[np.int64],
+        threads: int,
+        kernels: str = "",
+        places: NDArray[np.float32] | None = None,
+        around: NDArray[np.int32] | None = None,
+    ) -> NDArray[np.int64]: ...
 
 class Tokenizer:
     def __init__(
@@ -48,7 +69,10 @@ class Tokenizer:
     ) -> NDArray[np.float32]: ...
 
 class Session:
-    def __init__(self, model: Model, batch: int, threads: int, kernels: str = "") -> None: ...
+    def __init__(
+        self, model: Model, batch: int, threads: int, kernels: str = "", scales: Sequence[float] = ()
+    ) -> None: ...
+    def go(self, places: NDArray[np.float32], around: NDArray[np.int32]) -> None: ...
     def seed(self, seeds: NDArray[np.uint32]) -> None: ...
     def give(self, tokens: NDArray[np.int64], known: NDArray[np.uint8] | None = None) -> None: ...
     def advance(self, until: int, race: Race | None = None) -> list[int]: ...

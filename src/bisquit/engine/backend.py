@@ -17,7 +17,7 @@ from bisquit.engine.integer_tokenizer import IntegerTokenizer
 from bisquit.engine.native import EnginePrior, engine_missing
 from bisquit.engine.native_tokenizer import EngineTokenizer
 from bisquit.errors import ConfigError
-from bisquit.priors import RasterPrior, SequentialPrior
+from bisquit.priors import CausalPrior, Path, RasterPrior, SequentialPrior
 from bisquit.sampling import OnToken, SamplingConfig, sample
 from bisquit.tokenizer import Tokenizer
 
@@ -36,13 +36,15 @@ def prepare(prior: SequentialPrior, backend: Backend = "auto", precision: Precis
     """
     require(precision in PRECISIONS, "precision", precision, "one of " + ", ".join(PRECISIONS))
     device = _device(prior, backend)
-    if not isinstance(prior, RasterPrior):
+    if not isinstance(prior, CausalPrior):
         if backend == "engine" or precision != "float32":
-            raise ConfigError(f"the engine and {precision} are for raster priors, not for a {type(prior).__name__}")
+            raise ConfigError(f"the engine and {precision} are for causal priors, not for a {type(prior).__name__}")
         return prior
     if precision == "bfloat16":
         if device.type != "cuda" or backend == "engine":
             raise ConfigError("bfloat16 is for PyTorch on a GPU: on a CPU, int8 is faster")
+        if not isinstance(prior, RasterPrior):
+            raise ConfigError(f"bfloat16 is for raster priors, not for a {type(prior).__name__}")
         return GraphedPrior(prior, torch.bfloat16)
     is_for_engine = _is_for_engine(device, backend)
     model = IntegerPrior(prior) if precision == "int8" else prior
@@ -88,14 +90,21 @@ def paint(
     seed: int,
     settings: SamplingConfig | None = None,
     given: Tensor | None = None,
+    path: Path | None = None,
+    guide: Path | None = None,
     on_token: OnToken | None = None,
 ) -> Tensor:
     """Paint pictures by the loop that fits the prior: its own where it has one, else `bisquit.sampling.sample`.
 
-    Arguments and result are those of `sample`; on_token may be called less often, but always after a row of the grid.
+    Arguments and result are those of `sample`; on_token may be called less often, but always after as many tokens as a
+    row of the grid has.
     """
-    loop = prior.paint if isinstance(prior, EnginePrior | GraphedPrior) else functools.partial(sample, prior)
-    return loop(numbers, seed=seed, settings=settings, given=given, on_token=on_token)
+    if isinstance(prior, GraphedPrior):
+        if path is None:
+            return prior.paint(numbers, seed=seed, settings=settings, given=given, on_token=on_token)
+        prior = prior.inner  # whose steps are not of fixed addresses
+    loop = prior.paint if isinstance(prior, EnginePrior) else functools.partial(sample, prior)
+    return loop(numbers, seed=seed, settings=settings, given=given, path=path, guide=guide, on_token=on_token)
 
 
 @functools.cache

@@ -24,8 +24,8 @@ import torch
 from torch import Tensor
 
 from bisquit.config import require
-from bisquit.errors import ShapeError
-from bisquit.priors import RasterPrior, SequentialPrior
+from bisquit.errors import ConfigError, ShapeError
+from bisquit.priors import Path, RasterPrior, SequentialPrior
 from bisquit.sampling import Noise, OnToken, SamplingConfig, check_given, race, require_finite, sample
 from bisquit.transformer import StaticCache
 
@@ -50,14 +50,19 @@ class GraphedPrior(SequentialPrior):
         self.eval()
         self._idle: dict[int, list[Buffers]] = {}  # those of each batch size that no state uses
 
-    def logits(self, tokens: Tensor) -> Tensor:
+    def logits(self, tokens: Tensor, path: Path | None = None) -> Tensor:
         """Return the logits (B, h w, codebook) of each token of (B, h, w) given those before it, in one pass."""
-        return _at_least_float32(self.inner.logits(tokens))
+        return _at_least_float32(self.inner.logits(tokens, path))
 
     @torch.inference_mode(False)  # buffers made in inference mode could not be used outside of it
     @torch.no_grad()
-    def start(self, batch: int) -> GraphedState:
-        """Return an empty state for `batch` sequences. Buffers and graphs of a state that is gone are used again."""
+    def start(self, batch: int, path: Path | None = None) -> GraphedState:
+        """Return an empty state for `batch` sequences. Buffers and graphs of a state that is gone are used again.
+
+        Raises ConfigError for a path: what a graph adds at each step is the prior's own.
+        """
+        if path is not None:
+            raise ConfigError("a captured step goes the prior's own way: paint along a path with the prior itself")
         idle = self._idle.setdefault(batch, [])
         buffers = idle.pop() if idle else Buffers(self.inner, batch)
         buffers.clear(self.inner)

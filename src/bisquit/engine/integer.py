@@ -1,6 +1,6 @@
-"""The raster prior in integers: int8 weights and activations, the same logits to the last bit on every machine.
+"""Causal priors in integers: int8 weights and activations, the same logits to the last bit on every machine.
 
-The weights of any trained raster prior are rounded as they are, without calibration: every row of a matrix to int8 with
+The weights of any trained causal prior are rounded as they are, without calibration: every row of a matrix to int8 with
 a step of its own, and so, as they come, the rows that it is multiplied with. This module is the reference, plain
 PyTorch on any device; the native engine computes the same faster.
 
@@ -24,7 +24,9 @@ from bisquit.engine import arithmetic
 from bisquit.engine.arithmetic import LOG2_E, Codes, to_codes
 from bisquit.engine.frequencies import Choose, frequencies, intervals
 from bisquit.errors import ModelError, ShapeError
-from bisquit.priors import RasterConfig, RasterPrior, SequentialPrior
+from bisquit.priors import CausalPrior, Path, SequentialPrior
+from bisquit.priors.base import to_steps
+from bisquit.priors.causal import CausalConfig, around_steps
 from bisquit.sampling import require_finite
 from bisquit.transformer import Block, turn_pairs
 
@@ -32,17 +34,20 @@ MOST_STEPS = 32767  # sums of chances stay below 2**31
 
 
 class IntegerPrior(SequentialPrior):
-    """A raster prior rounded to integers. Its logits are float32, equal to the last bit wherever they are computed."""
+    """A causal prior rounded to integers. Its logits are float32, equal to the last bit wherever they are computed.
 
-    config: RasterConfig
+    It takes the paths that the prior makes, whose places it adds as they are.
+    """
+
+    config: CausalConfig
     embedding: Tensor
     start_vector: Tensor
     neighbours: Tensor | None
-    around: Tensor | None
+    around: Tensor
     place: Tensor
     turn: Tensor | None
 
-    def __init__(self, prior: RasterPrior) -> None:
+    def __init__(self, prior: CausalPrior) -> None:
         """Round a prior; it is left as it is. Raises ModelError if a weight is not finite or a picture too long."""
         super().__init__()
         if not all(parameter.isfinite().all() for parameter in prior.parameters()):
@@ -57,22 +62,23 @@ class IntegerPrior(SequentialPrior):
         self.register_buffer("start_vector", _float(prior.start_vector))
         tables = [_float(table) for table in prior.neighbours.parameters()]  # each (codebook + 1, width)
         self.register_buffer("neighbours", torch.stack(tables) if tables else None)
-        self.register_buffer("around", prior.around.clone() if tables else None)
+        self.register_buffer("around", prior.around.clone())
         self.register_buffer("place", _float(prior.places()))
-        self.register_buffer("turn", turn_table(prior) if prior.config.positions == "rotary" else None)
+        self.register_buffer("turn", None if prior.angles is None else turn_table(prior))
         self.blocks = nn.ModuleList(
             IntegerBlock(block, prior.config.transformer.n_heads) for block in transformer.blocks
         )
         self.norm = IntegerNorm(transformer.norm)
         self.head = IntegerLinear(prior.head)
 
-    def logits(self, tokens: Tensor) -> Tensor:
+    def logits(self, tokens: Tensor, path: Path | None = None) -> Tensor:
         """Return the logits (B, h w, codebook) of each token of (B, h, w) given those before it, in one pass."""
         self.check(tokens)
-        known = F.pad(tokens.flatten(1), (0, 1), value=self.codebook_size)
-        before = self.embedding[tokens.flatten(1)[:, :-1]]  # (B, h w - 1, width)
+        steps = to_steps(tokens, path)
+        known = F.pad(steps, (0, 1), value=self.codebook_size)
+        before = self.embedding[steps[:, :-1]]  # (B, h w - 1, width)
         x = torch.cat((self.start_vector.expand(len(tokens), 1, -1), before), dim=1)
-        x = self._add_neighbours(x, known, slice(None)) + self.place
+        x = self._placed(x, known, path, 0)
         past = torch.ones(self.length, self.length, dtype=torch.bool, device=x.device).tril()
         for block in self.blocks:
             x, _ = block(x, self.turn, None, past)
@@ -104,21 +110,23 @@ class IntegerPrior(SequentialPrior):
             steps.append(last)
         return torch.stack(steps, dim=1).view(batch, *self.grid)
 
-    def _add_neighbours(self, x: Tensor, known: Tensor, steps: slice | int) -> Tensor:
-        """Add to inputs x (B, T, width), or (B, width) of one step, what neighbours among (B, h w + 1) tokens add."""
-        if self.neighbours is not None and self.around is not None:
-            for table, codes in zip(self.neighbours, known[:, self.around[steps]].unbind(-1), strict=True):
+    def _placed(self, x: Tensor, known: Tensor, path: Path | None, first: int) -> Tensor:
+        """Add what neighbours among tokens (B, h w + 1), and places, add to inputs x (B, T, width) from a step on."""
+        end = first + x.shape[1]
+        around, places = (self.around, self.place) if path is None else (path.around, path.places)
+        if self.neighbours is not None:
+            for table, codes in zip(self.neighbours, around_steps(known, around, first, end).unbind(-1), strict=True):
                 x = x + table[codes]  # one after another: every order has its own rounding
-        return x
+        return x + places[..., first:end, :]
 
     def exact(self) -> IntegerPrior:
         """Return this prior: its logits are the same everywhere."""
         return self
 
-    def start(self, batch: int) -> IntegerState:
+    def start(self, batch: int, path: Path | None = None) -> IntegerState:
         """Return an empty state for `batch` sequences."""
         unknown = torch.full((batch, self.length + 1), self.codebook_size, device=self.place.device)
-        return IntegerState(unknown)
+        return IntegerState(unknown, path)
 
     def next_logits(self, state: IntegerState, last: Tensor | None) -> Tensor:
         """Return the logits (B, codebook) of the next token given the last, (B,) int64 or None at the first step."""
@@ -130,7 +138,7 @@ class IntegerPrior(SequentialPrior):
         else:
             state.tokens[:, step - 1] = last
             x = self.embedding[last]
-        x = (self._add_neighbours(x, state.tokens, step) + self.place[step]).unsqueeze(1)
+        x = self._placed(x.unsqueeze(1), state.tokens, state.path, step)
         turn = None if self.turn is None else self.turn[:, step : step + 1]
         for layer, block in enumerate(self.blocks):
             x, seen = block(x, turn, state.seen[layer] if step else None, None)
@@ -150,9 +158,9 @@ class Seen(NamedTuple):
 class IntegerState:
     """What the steps so far leave behind: their tokens, and keys and values for each layer."""
 
-    def __init__(self, tokens: Tensor) -> None:
-        """Take tokens (B, h w + 1) int64 of which none is known, as `RasterPrior.unknown` returns them."""
-        self.tokens = tokens
+    def __init__(self, tokens: Tensor, path: Path | None) -> None:
+        """Take tokens (B, h w + 1) int64, none known, as `CausalPrior.unknown` returns them, and their way."""
+        self.tokens, self.path = tokens, path
         self.capacity, self.length = tokens.shape[1] - 1, 0
         self.seen: list[Seen] = []
 
@@ -221,7 +229,7 @@ def score_unit(head_width: int) -> float:
     return LOG2_E / math.sqrt(head_width)
 
 
-def turn_table(prior: RasterPrior) -> Tensor:
+def turn_table(prior: CausalPrior) -> Tensor:
     """Return the cosines and sines of rotary positions, (2, h w, head_width / 2) float32: the same on every machine.
 
     The angles are those of `bisquit.priors.raster.axial_angles`. They are made with decimals, which no machine's

@@ -1,6 +1,6 @@
 """The native decoder behind the interface of every sequential prior.
 
-    RasterPrior  ──arrays──> Model, packed ──> Session: a batch of pictures, their memory, their random numbers
+    CausalPrior  ──arrays──> Model, packed ──> Session: a batch of pictures, their ways, their memory, their randomness
     IntegerPrior ──┘                              │  advance(until): threads decode, and race for the tokens
                                                   └─ races too close for float32 come back, and are decided here
 
@@ -21,8 +21,20 @@ from torch import Tensor, nn
 from bisquit.engine.frequencies import Choose
 from bisquit.engine.integer import IntegerPrior, score_unit
 from bisquit.errors import ConfigError, ModelError, ShapeError
-from bisquit.priors import RasterConfig, RasterPrior, SequentialPrior
-from bisquit.sampling import OnToken, SamplingConfig, check_given, gumbel, picture_seed, race, require_finite
+from bisquit.priors import CausalPrior, Path, SequentialPrior
+from bisquit.priors.base import to_grid, to_steps
+from bisquit.priors.causal import CausalConfig
+from bisquit.sampling import (
+    OnToken,
+    SamplingConfig,
+    both_ways,
+    check_given,
+    guided_logits,
+    gumbel,
+    picture_seed,
+    race,
+    require_finite,
+)
 
 try:
     from bisquit.engine import _native
@@ -51,15 +63,15 @@ def usable_kernels() -> list[str]:
 
 
 class EnginePrior(SequentialPrior):
-    """A raster prior in the native decoder, on the CPU: the same model, many times faster.
+    """A causal prior in the native decoder, on the CPU: the same model, many times faster.
 
-    Given an `IntegerPrior` it decodes in int8, and gives that prior's logits to the last bit; given a `RasterPrior`, in
+    Given an `IntegerPrior` it decodes in int8, and gives that prior's logits to the last bit; given a `CausalPrior`, in
     float32, to rounding.
     """
 
-    config: RasterConfig
+    config: CausalConfig
 
-    def __init__(self, prior: RasterPrior | IntegerPrior, threads: int | None = None, kernels: str = "") -> None:
+    def __init__(self, prior: CausalPrior | IntegerPrior, threads: int | None = None, kernels: str = "") -> None:
         """Pack a prior's weights as they are now. threads: PyTorch's number by default; kernels: the fastest.
 
         Raises ConfigError if the engine is not built, ModelError if weights are not finite.
@@ -97,18 +109,21 @@ class EnginePrior(SequentialPrior):
         seed: int,
         settings: SamplingConfig | None = None,
         given: Tensor | None = None,
+        path: Path | None = None,
+        guide: Path | None = None,
         on_token: OnToken | None = None,
     ) -> Tensor:
         """Paint pictures as `bisquit.sampling.sample` does: the same tokens, by the same rules.
 
-        on_token is called after each row of the grid.
+        on_token is called after as many tokens as a row of the grid has.
         """
         settings = settings or SamplingConfig()
-        session = self._session(len(numbers))
+        scales = settings.guidance_scales(self.length) if settings.guidance != 1 else []
+        session = self._session(len(numbers), both_ways(settings, path, guide), scales)
         session.seed(np.array([picture_seed(seed, number) % 2**32 for number in numbers], dtype=np.uint32))
         if given is not None:
             check_given(given, self, len(numbers))
-            flat = given.flatten(1)
+            flat = to_steps(given, path)
             session.give(flat.clamp_min(0).numpy(), (flat >= 0).to(torch.uint8).numpy())
         stride = self.grid[1] if on_token else self.length
         contest = _native.Race(
@@ -122,21 +137,24 @@ class EnginePrior(SequentialPrior):
             while doubts := session.advance(end, contest):
                 require_finite(session.is_finite)
                 for picture in doubts:
-                    session.decide(picture, self._decide(session, picture, settings))
+                    ways = [way and way.rows(slice(picture, picture + 1)) for way in (path, guide)]
+                    session.decide(picture, self._decide(session, picture, settings, *ways))
             require_finite(session.is_finite)
             if on_token:
-                on_token(end, self._tokens(session))
-        return self._tokens(session)
+                on_token(end, self._tokens(session, path))
+        return self._tokens(session, path)
 
-    def _decide(self, session: Session, picture: int, settings: SamplingConfig) -> int:
+    def _decide(
+        self, session: Session, picture: int, settings: SamplingConfig, path: Path | None, guide: Path | None
+    ) -> int:
         """Return the token that a picture should have taken, of a race that was too close for float32."""
         words = torch.from_numpy(session.words(picture).astype(np.int64)).view(-1, 2)
         uniform = (((words[:, 0] & 0x1FFFFF) << 32) | words[:, 1]).double() * 2.0**-53  # as `Noise` draws it
         if isinstance(self.prior, IntegerPrior):  # whose logits are exact
-            logits = torch.from_numpy(session.logits(picture))[None]
+            logits = torch.from_numpy(session.logits(picture))[None]  # guided, where there are guides
         else:
-            tokens = torch.from_numpy(session.tokens[picture]).view(1, *self.grid)
-            logits = self._exact.logits_at(tokens, session.done(picture) - 1)
+            tokens = to_grid(torch.from_numpy(session.tokens[picture])[None], path, self.grid)
+            logits = guided_logits(self._exact, tokens, session.done(picture) - 1, settings, path, guide)
         return int(race(logits, gumbel(uniform)[None], settings).tokens)
 
     @functools.cached_property
@@ -144,20 +162,20 @@ class EnginePrior(SequentialPrior):
         return self.prior.exact().eval()
 
     @torch.no_grad()
-    def logits(self, tokens: Tensor) -> Tensor:
+    def logits(self, tokens: Tensor, path: Path | None = None) -> Tensor:
         """Return the logits (B, h w, codebook) of each token of (B, h, w) given those before it.
 
         Raises ModelError if they are not finite.
         """
-        return torch.from_numpy(self._read(self._model.read_logits, tokens))
+        return torch.from_numpy(self._read(self._model.read_logits, tokens, path))
 
     def exact(self) -> SequentialPrior:
         """Return what decides close races: the prior's own way, in PyTorch."""
         return self.prior.exact()
 
-    def start(self, batch: int) -> EngineState:
+    def start(self, batch: int, path: Path | None = None) -> EngineState:
         """Return an empty state for `batch` sequences."""
-        return EngineState(self._session(batch), batch)
+        return EngineState(self._session(batch, path), batch)
 
     def next_logits(self, state: EngineState, last: Tensor | None) -> Tensor:
         """Return the logits (B, codebook) of the next token given the last, (B,) int64 or None at the first step."""
@@ -171,12 +189,12 @@ class EnginePrior(SequentialPrior):
         return torch.from_numpy(state.session.all_logits())
 
     @torch.no_grad()
-    def token_bits(self, tokens: Tensor) -> Tensor:
+    def token_bits(self, tokens: Tensor, path: Path | None = None) -> Tensor:
         """Return how many bits each token of (B, h, w) costs, as float32 (B, h, w).
 
         Raises ModelError if logits are not finite.
         """
-        return torch.from_numpy(self._read(self._model.read_bits, tokens)).view(tokens.shape)
+        return to_grid(torch.from_numpy(self._read(self._model.read_bits, tokens, path)), path, self.grid)
 
     def intervals(self, tokens: Tensor) -> np.ndarray:
         """Return where tokens (B, h, w) lie among their frequencies, int64 (B, h w, 2): `frequencies.intervals`.
@@ -201,24 +219,28 @@ class EnginePrior(SequentialPrior):
         if not isinstance(self.prior, IntegerPrior):
             raise ModelError(f"frequencies are those of a prior in integers, not of a {type(self.prior).__name__}")
 
-    def _read(self, read: Callable[..., np.ndarray], tokens: Tensor) -> np.ndarray:
+    def _read(self, read: Callable[..., np.ndarray], tokens: Tensor, path: Path | None = None) -> np.ndarray:
         """Return what the engine finds in tokens (B, h, w)."""
         self.check(tokens)
         try:
-            return read(tokens.flatten(1).numpy(), self.threads, self.kernels)
+            return read(to_steps(tokens, path).numpy(), self.threads, self.kernels, *_way_arrays(path))
         except ValueError as error:
             raise ConfigError(str(error)) from error
         except OverflowError as error:
             raise ModelError(str(error)) from error
 
-    def _session(self, batch: int) -> Session:
+    def _session(self, batch: int, path: Path | None = None, scales: Sequence[float] = ()) -> Session:
+        """Return a session of pictures along a path, that of their guides behind if there are scales of guidance."""
         try:
-            return _native.Session(self._model, batch, self.threads, self.kernels)
+            session = _native.Session(self._model, batch, self.threads, self.kernels, list(scales))
+            if path is not None:
+                session.go(*_way_arrays(path))
         except ValueError as error:
             raise ConfigError(str(error)) from error
+        return session
 
-    def _tokens(self, session: Session) -> Tensor:
-        return torch.from_numpy(session.tokens).view(-1, *self.grid)
+    def _tokens(self, session: Session, path: Path | None = None) -> Tensor:
+        return to_grid(torch.from_numpy(session.tokens), path, self.grid)
 
 
 class EngineState:
@@ -228,7 +250,17 @@ class EngineState:
         self.session, self.batch, self.length = session, batch, 0
 
 
-def _float_arrays(prior: RasterPrior) -> dict[str, np.ndarray]:
+def _way_arrays(path: Path | None) -> tuple[np.ndarray, ...]:
+    """Return a path as the engine takes it, its places and what is around; nothing for the model's own way."""
+    if path is None:
+        return ()
+    places, around = path.places.detach(), path.around
+    if places.stride(0) == around.stride(0) == 0:  # one way for all
+        places, around = places[:1], around[:1]
+    return places.float().cpu().contiguous().numpy(), around.to("cpu", torch.int32).contiguous().numpy()
+
+
+def _float_arrays(prior: CausalPrior) -> dict[str, np.ndarray]:
     """Return a prior's weights under the engine's names."""
     arrays = {
         "embedding": prior.embedding.weight,
@@ -258,6 +290,8 @@ def integer_arrays(model: nn.Module) -> dict[str, np.ndarray]:
     """Return the codes, steps and tables of a model in integers under the engine's names, which are its own."""
     found = {}
     for name, array in model.state_dict().items():
+        if not array.numel():
+            continue
         dtype = torch.int8 if name.endswith(".codes") else torch.int32 if name == "around" else array.dtype
         found[name] = array.to("cpu", dtype).contiguous().numpy()
     return found

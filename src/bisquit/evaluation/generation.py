@@ -125,9 +125,9 @@ def judge(
     n, m = len(samples), len(frames)
     before = np.cumsum([0, n, m, len(drawn), n]).tolist()
     parts = [part_of(progress, done, before[-1] + m) for done in before]
-    ours, classes = _described(network, samples, batch_size, parts[0])
-    theirs, real_classes = _described(network, frames, batch_size, parts[1])
-    others, _ = _described(network, real.subset(drawn), batch_size, parts[2])
+    ours, classes = described(network, samples, batch_size, parts[0])
+    theirs, real_classes = described(network, frames, batch_size, parts[1])
+    others, _ = described(network, real.subset(drawn), batch_size, parts[2])
     floors = [others[np.searchsorted(drawn, draw)] for draw in draws]
     floor_units, frames_units = _units(real.subset(draws[0])), _units(frames)
     neighbours = nearest(samples, real, parts[3])
@@ -172,8 +172,8 @@ def _units(frames: FrameSet) -> Units:
     return units(len(frames), frames.groups, frames.labels)
 
 
-def _described(
-    network: FeatureNetwork, frames: Pictures, batch_size: int, progress: Progress | None
+def described(
+    network: FeatureNetwork, frames: Pictures, batch_size: int = 32, progress: Progress | None = None
 ) -> tuple[Tensor, Tensor]:
     """Return the features of frames, float64 (N, d), and the classes seen in them, int64 (N,), on the CPU."""
     features, classes = [], []

@@ -9,20 +9,22 @@ needs it, is imported from `bisquit.frames.augment`.
 
 from __future__ import annotations
 
-from bisquit.frames.frameset import FrameSet
+from bisquit.frames.frameset import FrameSet, relabelled
 from bisquit.frames.listing import BUNDLED
 from bisquit.frames.loading import load_frames, load_splits
-from bisquit.frames.pictures import contact_sheet, paired_sheet, read_frame, write_frame
+from bisquit.frames.pictures import contact_sheet, encode_png, paired_sheet, read_frame, write_frame
 from bisquit.frames.split import split_by_group
 
 __all__ = [
     "BUNDLED",
     "FrameSet",
     "contact_sheet",
+    "encode_png",
     "load_frames",
     "load_splits",
     "paired_sheet",
     "read_frame",
+    "relabelled",
     "split_by_group",
     "write_frame",
 ]

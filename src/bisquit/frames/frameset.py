@@ -60,5 +60,10 @@ class FrameSet:
 
     def with_classes(self, classes: tuple[str, ...]) -> FrameSet:
         """Return the same frames with labels that index `classes`, which must hold every class of this set."""
-        new_index = np.array([classes.index(name) for name in self.classes] + [-1], dtype=np.int64)  # -1 takes the last
-        return replace(self, classes=classes, labels=new_index[self.labels])
+        return replace(self, classes=classes, labels=relabelled(self.labels, self.classes, classes))
+
+
+def relabelled(labels: np.ndarray, classes: Sequence[str], others: Sequence[str]) -> np.ndarray:
+    """Return labels (N,) that index other classes by the same names; -1 where it was, or where there is none such."""
+    index = np.array([*(others.index(name) if name in others else -1 for name in classes), -1], dtype=np.int64)
+    return index[labels]  # -1 takes the last

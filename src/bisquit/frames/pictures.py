@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,14 @@ def write_frame(frame: np.ndarray, path: str | os.PathLike[str]) -> None:
             Image.fromarray(frame).save(partial, **options)
     except OSError as error:
         raise FrameError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def encode_png(frame: np.ndarray) -> bytes:
+    """Return a frame, uint8 (H, W, 3) RGB, as the bytes of a PNG file. Raises ShapeError for another array."""
+    _check_frames(frame, "frame", "(H, W, 3)")
+    file = io.BytesIO()
+    Image.fromarray(frame).save(file, "PNG", optimize=True)
+    return file.getvalue()
 
 
 def contact_sheet(frames: np.ndarray, columns: int, gap_px: int = 2) -> np.ndarray:

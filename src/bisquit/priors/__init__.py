@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
-from bisquit.priors.base import Prior, SequentialPrior
+from bisquit.priors.anyorder import AnyOrderConfig, AnyOrderPrior
+from bisquit.priors.base import Path, Prior, SequentialPrior
+from bisquit.priors.causal import CausalPrior
 from bisquit.priors.raster import RasterConfig, RasterPrior
 
-PriorConfig = RasterConfig  # the union of all configurations, told apart by their `kind`
+PriorConfig = RasterConfig | AnyOrderConfig  # told apart by their `kind`
 
-PRIORS = {RasterConfig: RasterPrior}
+PRIORS: dict[type, type[RasterPrior | AnyOrderPrior]] = {RasterConfig: RasterPrior, AnyOrderConfig: AnyOrderPrior}
 
 
 def build_prior(config: PriorConfig, bits: int, grid: tuple[int, int]) -> Prior:
     """Return the prior that `config` describes, for grids (h, w) of tokens of `bits` bits."""
-    return PRIORS[type(config)](config, bits, grid)
+    return PRIORS[type(config)](config, bits, grid)  # type: ignore[arg-type]  # each takes what it is found by
 
 
-__all__ = ["PRIORS", "Prior", "PriorConfig", "RasterConfig", "RasterPrior", "SequentialPrior", "build_prior"]
+__all__ = [
+    "PRIORS",
+    "AnyOrderConfig",
+    "AnyOrderPrior",
+    "CausalPrior",
+    "Path",
+    "Prior",
+    "PriorConfig",
+    "RasterConfig",
+    "RasterPrior",
+    "SequentialPrior",
+    "build_prior",
+]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,11 @@ class Prior(nn.Module, ABC):
     grid: tuple[int, int]
 
     @property
+    def condition_size(self) -> int:
+        """How many numbers a condition has that tells this prior what to paint; 0 if it takes none."""
+        return 0
+
+    @property
     def codebook_size(self) -> int:
         """How many tokens there are: 2**bits."""
         return 2**self.bits
@@ -38,16 +43,30 @@ class Prior(nn.Module, ABC):
         return self.grid[0] * self.grid[1]
 
     @abstractmethod
-    def loss(self, tokens: Tensor) -> Tensor:
-        """Return the training loss of tokens (B, h, w), in nats a token. Raises ShapeError on another grid."""
+    def loss(self, tokens: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Return the training loss of tokens (B, h, w), in nats a token.
+
+        condition: (B, condition_size), what each picture shows; a row of zeros says nothing, as does None for all.
+        Raises ShapeError on another grid or size.
+        """
 
     def start_from_bits(self) -> None:
         """Draw weights anew so that tokens begin as alike as their bits. Raises ConfigError if this prior cannot."""
         raise ConfigError(f"a {type(self).__name__} cannot start from bits: train it without")
 
+    def grow_from(self, other: Prior) -> bool:
+        """Take from another prior, over tokens of fewer bits, what stands for them; return whether it could.
+
+        Tokens then begin as likely as the other's are that they have their low bits from. By default none can.
+        """
+        return False
+
     def fingerprint(self) -> str:
         """Return 16 hexadecimal digits that name this prior: its configuration and every weight, as float32."""
-        return fingerprint({**self.config.to_dict(), "bits": self.bits, "grid": self.grid}, self)
+        settings = {**self.config.to_dict(), "bits": self.bits, "grid": self.grid}
+        if not self.condition_size:
+            settings.pop("condition_size", None)  # which settings had not when the first priors were named
+        return fingerprint(settings, self)
 
     def check(self, tokens: Tensor) -> None:
         """Raise ShapeError unless tokens are int64 (B, h, w) on this prior's grid, TokenError if one is no code."""
@@ -62,20 +81,57 @@ class Prior(nn.Module, ABC):
                 f"this prior's codebook ends at {self.codebook_size - 1}"
             )
 
+    def check_condition(self, condition: Tensor, batch: int) -> None:
+        """Raise ShapeError unless a condition is (batch, condition_size)."""
+        if condition.shape != (batch, self.condition_size):
+            raise ShapeError(
+                f"the condition is {tuple(condition.shape)}: for {batch} pictures this prior takes "
+                f"({batch}, {self.condition_size})"
+            )
+
+
+class Path(NamedTuple):
+    """How each picture of a batch goes from step to step, where that is not the prior's own way."""
+
+    places: Tensor
+    """(B, h w, width), what is added to the input of each step: where its token is, what it is to show."""
+    around: Tensor
+    """(B, h w, neighbours) int64, the steps that hold the neighbours of each step's token; h w where none is known."""
+    order: Tensor | None = None
+    """(B, h w) int64, which place of the grid, counted in raster order, each step is for; None for raster order."""
+
+    def rows(self, rows: slice) -> Path:
+        """Return the ways of some of the pictures."""
+        return Path(self.places[rows], self.around[rows], None if self.order is None else self.order[rows])
+
+    def to(self, device: torch.device | str) -> Path:
+        """Return the same ways on a device."""
+        order = None if self.order is None else self.order.to(device)
+        return Path(self.places.to(device), self.around.to(device), order)
+
+    def beside(self, other: Path) -> Path:
+        """Return the ways of these pictures and, behind them, those of others; both are in raster order or neither."""
+        order = None if self.order is None or other.order is None else torch.cat((self.order, other.order))
+        return Path(torch.cat((self.places, other.places)), torch.cat((self.around, other.around)), order)
+
 
 class SequentialPrior(Prior):
-    """A prior that says of each token in turn, in raster order, how likely it is given those before it."""
+    """A prior that says of each token in turn how likely it is given those before it.
+
+    It goes from step to step in raster order, or along a `Path` of its making. Tokens are always on their grid; logits
+    are in the order of the steps.
+    """
 
     @abstractmethod
-    def logits(self, tokens: Tensor) -> Tensor:
+    def logits(self, tokens: Tensor, path: Path | None = None) -> Tensor:
         """Return the logits (B, h w, codebook) of each token of (B, h, w) given those before it, in one pass."""
 
-    def logits_at(self, tokens: Tensor, step: int) -> Tensor:
+    def logits_at(self, tokens: Tensor, step: int, path: Path | None = None) -> Tensor:
         """Return the logits (B, codebook) of the token of (B, h, w) at one step, given those before it."""
-        return self.logits(tokens)[:, step]
+        return self.logits(tokens, path)[:, step]
 
     @abstractmethod
-    def start(self, batch: int) -> Any:
+    def start(self, batch: int, path: Path | None = None) -> Any:
         """Return an empty state (a cache) for `batch` sequences; `next_logits` fills it."""
 
     @abstractmethod
@@ -97,14 +153,37 @@ class SequentialPrior(Prior):
         """Return the prior that decides races too close for float32: by default a copy in float64, on the CPU."""
         return copy.deepcopy(self).cpu().double()
 
-    def loss(self, tokens: Tensor) -> Tensor:
-        """Return the cross-entropy of tokens (B, h, w) in nats a token."""
-        return token_nats(self.logits(tokens), tokens.flatten(1)).mean()
+    def conditioned(self, condition: Tensor, batch: int) -> Path | None:
+        """Return the way of pictures that are to show what a condition, (batch, condition_size), says of each.
+
+        Raises ShapeError if it is of another size. None where the prior goes its own way.
+        """
+        self.check_condition(condition, batch)
+        return None
+
+    def loss(self, tokens: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Return the cross-entropy of tokens (B, h, w) in nats a token. condition: see `Prior.loss`."""
+        path = None if condition is None else self.conditioned(condition, len(tokens))
+        return token_nats(self.logits(tokens, path), to_steps(tokens, path)).mean()
 
     @torch.no_grad()
-    def token_bits(self, tokens: Tensor) -> Tensor:
+    def token_bits(self, tokens: Tensor, path: Path | None = None) -> Tensor:
         """Return how many bits each token of (B, h, w) costs, as float32 (B, h, w)."""
-        return token_nats(self.logits(tokens), tokens.flatten(1)).view(tokens.shape) / math.log(2)
+        nats = token_nats(self.logits(tokens, path), to_steps(tokens, path))
+        return to_grid(nats, path, self.grid) / math.log(2)
+
+
+def to_steps(tokens: Tensor, path: Path | None) -> Tensor:
+    """Return what lies on a grid, (B, h, w), in the order of the steps: (B, h w)."""
+    flat = tokens.flatten(1)
+    return flat if path is None or path.order is None else flat.gather(1, path.order)
+
+
+def to_grid(steps: Tensor, path: Path | None, grid: tuple[int, int]) -> Tensor:
+    """Return what is in the order of the steps, (B, h w), on its grid: (B, h, w)."""
+    if path is not None and path.order is not None:
+        steps = torch.empty_like(steps).scatter_(1, path.order, steps)
+    return steps.view(-1, *grid)
 
 
 def token_nats(logits: Tensor, tokens: Tensor) -> Tensor:

@@ -36,3 +36,10 @@ class Quantizer(nn.Module, ABC):
     @abstractmethod
     def freeze_encoding(self) -> None:
         """Have no gradient reach what decides on tokens; what makes codes of them still learns."""
+
+    def grow_from(self, other: Quantizer) -> bool:
+        """Become another quantizer of fewer bits, whose codes further bits begin to change only as they learn.
+
+        Returns whether it could; by default none can.
+        """
+        return False

@@ -84,6 +84,22 @@ class BSQ(Quantizer):
         """Have no gradient reach what decides on tokens; what makes codes of them still learns."""
         self.down.requires_grad_(False)
 
+    @torch.no_grad()
+    def grow_from(self, other: Quantizer) -> bool:
+        """Become another BSQ of fewer bits: the low bits are its own, and others begin without a say in the codes.
+
+        Tokens begin with its bits, and codes are its codes but for rounding. Returns whether it could.
+        """
+        if not isinstance(other, BSQ) or other.width != self.width or not other.bits < self.bits:
+            return False
+        down, up = self.down.state_dict(), self.up.state_dict()
+        for name, array in other.down.state_dict().items():
+            down[name][: other.bits] = array
+        up["weight"].zero_()
+        up["weight"][:, : other.bits] = other.up.weight * math.sqrt(self.bits / other.bits)  # corners are smaller
+        up["bias"].copy_(other.up.state_dict()["bias"])
+        return True
+
     def _corners(self, is_one: Tensor) -> Tensor:
         scale = 1 / math.sqrt(self.bits)
         return torch.where(is_one, scale, -scale)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from bisquit.training.recipes import FeaturesRecipe, PriorRecipe, TokenizerRecipe
-from bisquit.training.run import train_features, train_prior, train_tokenizer
 from bisquit.training.settings import TrainingConfig
+from bisquit.training.stages import train_features, train_prior, train_tokenizer
 
 __all__ = [
     "FeaturesRecipe",

@@ -20,12 +20,12 @@ from bisquit.seeds import derive_seed
 
 
 class Labelled(NamedTuple):
-    """Frames and their classes."""
+    """Pictures and their classes."""
 
-    frames: Tensor
-    """(B, H, W, 3) uint8."""
+    pictures: Tensor
+    """Frames, (B, H, W, 3) uint8, or tokens, (B, h, w) int64."""
     labels: Tensor
-    """(B,) int64."""
+    """(B,) int64, -1 where the class is not known."""
 
 
 Batch = Tensor | Labelled

@@ -24,6 +24,7 @@ from bisquit.frames.augment import Augmentation, augment
 from bisquit.priors import Prior
 from bisquit.seeds import derive_seed
 from bisquit.tokenizer import Tokenizer
+from bisquit.training.conditions import Teller
 from bisquit.training.data import Batch, Labelled
 from bisquit.training.muon import MuonAdamW
 from bisquit.training.recipes import TokenizerRecipe
@@ -162,7 +163,8 @@ class TokenizerModule(StageModule):
 class PriorModule(StageModule):
     """Trains a prior: its own loss, in nats a token.
 
-    A batch is tokens, int64 (B, h, w), or frames, uint8 (B, H, W, 3), which are changed at random and then tokenized.
+    A batch is tokens, int64 (B, h, w), or frames, uint8 (B, H, W, 3), which are changed at random and then tokenized;
+    with their labels, where the prior is told of them.
     """
 
     def __init__(
@@ -171,28 +173,41 @@ class PriorModule(StageModule):
         settings: TrainingConfig,
         encode: Encode | None = None,
         augmentation: Augmentation = UNCHANGED,
+        teller: Teller | None = None,
     ) -> None:
-        """encode, augmentation: what frames are tokenized with, and how they are changed before."""
+        """encode, augmentation: what frames are tokenized with, and how they are changed before. teller: what says of
+        each what it shows."""
         super().__init__(settings)
         self.prior = prior
-        self._encode, self._augmentation = encode, augmentation
+        self._encode, self._augmentation, self._teller = encode, augmentation, teller
 
     @property
     def model(self) -> Prior:
         """The prior."""
         return self.prior
 
-    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of one batch."""
-        tokens = batch if self._encode is None else self._encode(to_uint8(self.varied(batch, self._augmentation)))
-        loss = self.prior.loss(tokens)
+        pictures, condition = self._told(batch)
+        tokens = pictures if self._encode is None else self._encode(to_uint8(self.varied(pictures, self._augmentation)))
+        loss = self.prior.loss(tokens, condition)
         if self.keeps_figures(self.global_step):
             self._log_bits("train", loss, len(tokens))
         return loss
 
-    def validation_step(self, tokens: Tensor, batch_idx: int) -> None:
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Log the loss of one batch."""
-        self._log_bits("valid", self.prior.loss(tokens), len(tokens))
+        tokens, condition = self._told(batch)
+        self._log_bits("valid", self.prior.loss(tokens, condition), len(tokens))
+
+    def _told(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """Return the pictures of a batch, and what is said of them."""
+        if self._teller is None:
+            assert isinstance(batch, Tensor)
+            return batch, None
+        assert isinstance(batch, Labelled)
+        tell = self._teller.draw if self.training else self._teller.plain
+        return batch.pictures, tell(batch.labels.cpu()).to(batch.pictures.device)
 
     def _log_bits(self, stage: str, loss: Tensor, batch: int) -> None:
         bits = loss.detach() / math.log(2)
@@ -222,7 +237,7 @@ class FeaturesModule(StageModule):
 
     def training_step(self, batch: Labelled, batch_idx: int) -> Tensor:
         """Return the loss of one batch."""
-        logits = self.network(self.varied(batch.frames, self.augmentation)).logits
+        logits = self.network(self.varied(batch.pictures, self.augmentation)).logits
         loss = self._loss(logits, batch.labels)
         if self.keeps_figures(self.global_step):
             self.log("train/loss", loss, prog_bar=True)
@@ -231,7 +246,7 @@ class FeaturesModule(StageModule):
 
     def validation_step(self, batch: Labelled, batch_idx: int) -> None:
         """Log the loss and the accuracy of one batch."""
-        logits = self.network(to_float(batch.frames)).logits
+        logits = self.network(to_float(batch.pictures)).logits
         size = len(batch.labels)
         self.log("valid/loss", self._loss(logits, batch.labels), batch_size=size, prog_bar=True)
         self.log("valid/accuracy", accuracy(logits, batch.labels), batch_size=size, prog_bar=True)

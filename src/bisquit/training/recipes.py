@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from bisquit.config import Settings
+from bisquit.config import Settings, require
 from bisquit.features import FeatureNetworkConfig
 from bisquit.frames.augment import Augmentation
 from bisquit.priors import PriorConfig, RasterConfig
@@ -34,6 +34,13 @@ class PriorRecipe(Settings):
     training: TrainingConfig = field(default_factory=TrainingConfig)
     from_bits: bool = False
     """Begin with tokens as alike as their bits, instead of each by itself."""
+    classes: bool = False
+    """Tell the prior the class of each picture, so that it can be asked for one."""
+    unsaid: float = 0.1
+    """Chance that nothing is said of a picture, so that the prior paints without a condition too."""
+
+    def __post_init__(self) -> None:
+        require(0 <= self.unsaid <= 1, "unsaid", self.unsaid, "in [0, 1]")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,181 @@
+"""Augmenting: labelled pictures that a model paints to train others with, so many of each class.
+
+    class ──prior──> tokens ──likeliest share──> frames ──no copies of real ones──> folder or Parquet, with provenance
+
+Of every picture it is kept where it comes from: model, seed, number and guidance paint it again, and beside them stand
+its bits and the real frame that is nearest to it.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bisquit.atomic import atomic_file
+from bisquit.config import Settings, require
+from bisquit.engine import Backend, Precision
+from bisquit.errors import ConditionError, FrameError, ModelError
+from bisquit.evaluation.neighbours import nearest
+from bisquit.frames import FrameSet, encode_png
+from bisquit.frames.listing import PARQUET_SUFFIX
+from bisquit.generate import Pipeline
+from bisquit.priors import SequentialPrior
+from bisquit.progress import Progress, share_of
+from bisquit.sampling import SamplingConfig
+from bisquit.seeds import derive_seed
+
+METADATA_FILE = "metadata.csv"
+MOST_ROUNDS = 20
+
+
+@dataclass(frozen=True)
+class AugmentConfig(Settings):
+    """How many pictures are painted, and which of them are taken."""
+
+    per_class: int = 100
+    """Pictures of each class."""
+    likely_share: float = 0.8
+    """Share of the painted pictures of a class that are taken, the likeliest by the model's own measure."""
+    least_distance: float = 0.03
+    """Least root mean square difference, of values in [0, 1], to any --real frame: what is nearer is a copy."""
+
+    def __post_init__(self) -> None:
+        require(1 <= self.per_class <= 1_000_000, "per_class", self.per_class, "between 1 and 1000000")
+        require(0 < self.likely_share <= 1, "likely_share", self.likely_share, "in (0, 1]")
+        require(0 <= self.least_distance <= 1, "least_distance", self.least_distance, "in [0, 1]")
+
+
+@dataclass(frozen=True, eq=False)
+class Painted:
+    """A picture, and where it comes from."""
+
+    frame: np.ndarray
+    """uint8 (H, W, 3)."""
+    class_name: str
+    seed: int
+    number: int
+    """Which picture of the seed it is."""
+    bits: float
+    """What its tokens cost under the model, told of the class."""
+    nearest: str
+    """The name of the real frame that is nearest; empty where none were given."""
+    nearest_rms: float | None
+
+    def provenance(self) -> dict[str, Any]:
+        """Return what is known of it, but for its pixels."""
+        return {
+            "track": self.class_name,
+            "seed": self.seed,
+            "number": self.number,
+            "bits": round(self.bits, 2),
+            "nearest": self.nearest,
+            "nearest_rms": "" if self.nearest_rms is None else round(self.nearest_rms, 5),
+        }
+
+
+def paint_class(
+    model: Pipeline,
+    class_name: str,
+    config: AugmentConfig,
+    *,
+    seed: int = 0,
+    settings: SamplingConfig | None = None,
+    real: FrameSet | None = None,
+    backend: Backend = "auto",
+    precision: Precision = "float32",
+    progress: Progress | None = None,
+) -> list[Painted]:
+    """Paint pictures of a class, and take those that are likely and no copies, until there are enough.
+
+    real: frames that the model was trained on. Each class has a seed of its own, made from `seed`. Raises ModelError
+    if the model cannot paint, or paints nothing but copies; ConditionError if it does not know the class.
+    """
+    if not isinstance(model.prior, SequentialPrior):
+        raise ModelError("this model has no prior to paint with: train one with `bisquit train prior`")
+    own_seed = derive_seed(seed, "augment", class_name) % 2**31
+    taken: list[Painted] = []
+    painted = 0
+    for _ in range(MOST_ROUNDS):
+        missing = config.per_class - len(taken)
+        if not missing:
+            return taken
+        count = math.ceil(missing / config.likely_share)
+        found = model.paint(
+            range(painted, painted + count),
+            seed=own_seed,
+            settings=settings,
+            class_name=class_name,
+            backend=backend,
+            precision=precision,
+            progress=share_of(progress, len(taken), missing, config.per_class),
+        )
+        likely = np.sort(np.argsort(found.bits, kind="stable")[:missing])
+        frames = model.decode(found.tokens[likely], model.frame_size)
+        near = nearest(frames, real) if real is not None else None
+        for i, row in enumerate(likely.tolist()):
+            distance = None if near is None else float(near.rms[i])
+            if distance is not None and distance < config.least_distance:
+                continue
+            name = real.names[near.index[i]] if real is not None and near is not None else ""
+            bits = float(found.bits[row])
+            taken.append(Painted(frames[i], class_name, own_seed, painted + row, bits, name, distance))
+        painted += count
+    raise ModelError(
+        f"of {painted:,} pictures of {class_name}, all but {len(taken):,} are within {config.least_distance} of a real "
+        "frame: lower --least-distance, or train a model that does not repeat what it has seen"
+    )
+
+
+def chosen_classes(model: Pipeline, names: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the classes to paint, by default all that a model knows. Raises ConditionError if it knows not one."""
+    chosen = tuple(names) if names else model.conditions.classes
+    if not chosen:
+        raise ConditionError("this model knows no classes: train a prior with --classes")
+    for name in chosen:
+        model.conditions.of_class(name)
+    return chosen
+
+
+def write_pictures(pictures: Iterator[Painted], output: Path, source: dict[str, Any]) -> int:
+    """Write pictures to a Parquet file, or to a folder that must be new or empty; return how many.
+
+    source: what is the same for all, such as the model; it stands in each row. Raises FrameError if the folder is not
+    empty.
+    """
+    if output.suffix.lower() == PARQUET_SUFFIX:
+        return _write_parquet(pictures, output, source)
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise FrameError(f"{output} is not empty: name a new folder, or a file that ends in {PARQUET_SUFFIX}")
+    rows = []
+    for picture in pictures:
+        name = f"{picture.class_name}/{picture.number:06d}.png"
+        with atomic_file(output / name) as partial:
+            partial.write_bytes(encode_png(picture.frame))
+        rows.append({"file_name": name, **picture.provenance(), **source})
+    with atomic_file(output / METADATA_FILE) as partial:  # last: without it the folder is no whole set
+        text = io.StringIO()
+        writer = csv.DictWriter(text, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+        partial.write_text(text.getvalue(), encoding="utf-8")
+    return len(rows)
+
+
+def _write_parquet(pictures: Iterator[Painted], output: Path, source: dict[str, Any]) -> int:
+    rows = []
+    for picture in pictures:
+        name = f"{picture.class_name}-{picture.number:06d}.png"
+        image = {"bytes": encode_png(picture.frame), "path": name}
+        rows.append({"image": image, **picture.provenance(), "nearest_rms": picture.nearest_rms, **source})
+    with atomic_file(output) as partial:
+        pq.write_table(pa.Table.from_pylist(rows), partial, row_group_size=100, compression="zstd")
+    return len(rows)

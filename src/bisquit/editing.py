@@ -1,0 +1,283 @@
+"""Editing: parts of a picture painted anew, so that they fit what stays.
+
+    picture, mask ──fill smoothly──> tokens, known where no hole is ──prior──> tokens ──decode──> painted
+    painted + membrane(picture - painted at the hole's edge) ──> the hole; outside of it every pixel stays as it was
+
+An any-order prior is given all that is known first, and paints the hole seeing what surrounds it. A raster prior sees
+only what is above and left; of several fillings, that which makes what comes after likeliest is then taken.
+
+A model paints frames of one size. In a larger picture it works in windows of that size, one after another, each where
+most is known; extending a picture, closing a seam and joining two pictures are such fillings too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bisquit.config import Settings, require
+from bisquit.engine import Backend, Precision, paint, prepare
+from bisquit.errors import ModelError, ShapeError
+from bisquit.generate import Pipeline
+from bisquit.membrane import membrane
+from bisquit.priors import AnyOrderPrior, SequentialPrior
+from bisquit.priors import Path as Way
+from bisquit.progress import Progress
+from bisquit.sampling import SamplingConfig
+from bisquit.seeds import derive_seed
+
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class EditConfig(Settings):
+    """How holes are filled."""
+
+    candidates: int = 8
+    """Fillings of a raster prior of which the one is taken that fits best what comes after; others need but one."""
+
+    def __post_init__(self) -> None:
+        require(1 <= self.candidates <= 1024, "candidates", self.candidates, "between 1 and 1024")
+
+
+class Editor:
+    """A model that edits pictures of its frames' size or larger: uint8 (H, W, 3) in, (n, H, W, 3) out."""
+
+    def __init__(
+        self,
+        model: Pipeline,
+        *,
+        edit: EditConfig | None = None,
+        settings: SamplingConfig | None = None,
+        class_name: str | None = None,
+        prompt: str | None = None,
+        backend: Backend = "auto",
+        precision: Precision = "float32",
+    ) -> None:
+        """Edit with a model and these settings; class_name, prompt: what is painted is to show, at most one of them.
+
+        Raises ModelError if the model has no prior that can be given tokens, ConditionError as `Pipeline.condition`.
+        """
+        if not isinstance(model.prior, SequentialPrior):
+            raise ModelError("this model has no prior to paint with: train one with `bisquit train prior`")
+        self.model, self.prior = model, model.prior
+        self.edit, self.settings = edit or EditConfig(), settings or SamplingConfig()
+        self.condition = model.condition(class_name, prompt)
+        self._painter = prepare(model.prior, backend, precision)
+
+    @property
+    def window(self) -> tuple[int, int]:
+        """The size (H, W) of the frames that the model paints."""
+        p = self.model.tokenizer.patch_size
+        return self.model.frame_size or (self.prior.grid[0] * p, self.prior.grid[1] * p)
+
+    def inpaint(
+        self, picture: np.ndarray, mask: np.ndarray, n: int = 1, seed: int = 0, progress: Progress | None = None
+    ) -> np.ndarray:
+        """Paint what a mask, bool (H, W), covers; all else stays as it is, to the bit.
+
+        progress: called with the pixels painted and to paint. Raises ShapeError if the two do not fit together, or the
+        picture is smaller than the model's frames.
+        """
+        check_picture(picture)
+        if mask.dtype != np.bool_ or mask.shape != picture.shape[:2]:
+            raise ShapeError(
+                f"the mask is {mask.dtype} {mask.shape}, the picture {picture.shape[0]} x {picture.shape[1]}: "
+                "a mask has one value for each pixel"
+            )
+        return self._complete(np.repeat(picture[None], n, axis=0), mask.copy(), seed, progress)
+
+    def extend(
+        self,
+        picture: np.ndarray,
+        left: int = 0,
+        right: int = 0,
+        top: int = 0,
+        bottom: int = 0,
+        n: int = 1,
+        seed: int = 0,
+        progress: Progress | None = None,
+    ) -> np.ndarray:
+        """Paint so many pixels beyond each side of a picture, which stays as it is within.
+
+        Raises ShapeError for a negative number, or as `inpaint` does.
+        """
+        check_picture(picture)
+        sides = ((top, bottom), (left, right))
+        if min(top, bottom, left, right) < 0:
+            raise ShapeError(f"left, right, top, bottom are {left}, {right}, {top}, {bottom}: none may be negative")
+        mask = np.pad(np.zeros(picture.shape[:2], dtype=np.bool_), sides, constant_values=True)
+        canvas = np.pad(picture, (*sides, (0, 0)), mode="edge")
+        return self._complete(np.repeat(canvas[None], n, axis=0), mask, seed, progress)
+
+    def close_seams(
+        self,
+        picture: np.ndarray,
+        band: int,
+        n: int = 1,
+        seed: int = 0,
+        horizontal: bool = True,
+        vertical: bool = True,
+        progress: Progress | None = None,
+    ) -> np.ndarray:
+        """Make a picture that can be laid beside itself: a band of pixels along its edges is painted anew.
+
+        horizontal, vertical: in which directions it is to be laid. Raises ShapeError as `inpaint` does, or if the band
+        is not within the picture.
+        """
+        check_picture(picture)
+        height, width = picture.shape[:2]
+        if not 0 < 2 * band < min(height, width):
+            raise ShapeError(f"a band of {band} pixels on each side does not fit into {height} x {width}")
+        shift = (height // 2 if vertical else 0, width // 2 if horizontal else 0)
+        mask = np.zeros((height, width), dtype=np.bool_)
+        if vertical:
+            mask[:band], mask[height - band :] = True, True
+        if horizontal:
+            mask[:, :band], mask[:, width - band :] = True, True
+        rolled, mask = np.roll(picture, shift, axis=(0, 1)), np.roll(mask, shift, axis=(0, 1))
+        closed = self._complete(np.repeat(rolled[None], n, axis=0), mask, seed, progress)
+        return np.roll(closed, (-shift[0], -shift[1]), axis=(1, 2))
+
+    def join(
+        self,
+        left: np.ndarray,
+        right: np.ndarray,
+        band: int,
+        n: int = 1,
+        seed: int = 0,
+        progress: Progress | None = None,
+    ) -> np.ndarray:
+        """Blend two pictures of one size: the left half of the one, the right half of the other, and a band painted.
+
+        band: pixels to each side of the middle, where they meet. Raises ShapeError if they are of two sizes, or as
+        `inpaint` does.
+        """
+        check_picture(left)
+        check_picture(right)
+        if left.shape != right.shape:
+            raise ShapeError(f"the pictures are {left.shape[:2]} and {right.shape[:2]}: they must be of one size")
+        middle = left.shape[1] // 2
+        if not 0 <= band < middle:
+            raise ShapeError(f"a band of {band} pixels to each side does not fit into pictures {left.shape[1]} wide")
+        both = np.concatenate((left[:, :middle], right[:, middle:]), axis=1)
+        mask = np.zeros(both.shape[:2], dtype=np.bool_)
+        mask[:, middle - band : middle + band] = True
+        return self._complete(np.repeat(both[None], n, axis=0), mask, seed, progress)
+
+    def vary(self, picture: np.ndarray, keep: float, n: int = 1, seed: int = 0) -> np.ndarray:
+        """Paint a picture of the model's size anew, but for a share of its tokens, scattered, which stay.
+
+        The whole picture goes through the tokenizer. Raises ShapeError if it is of another size.
+        """
+        require(0 <= keep <= 1, "keep", keep, "in [0, 1]")
+        check_picture(picture)
+        if picture.shape[:2] != self.window:
+            raise ShapeError(f"the picture is {picture.shape[:2]}: this model varies pictures of {self.window}")
+        tokens = torch.from_numpy(self.model.encode(picture[None])).expand(n, -1, -1)
+        draws = [torch.Generator().manual_seed(derive_seed(seed, "kept", number)) for number in range(n)]
+        known = torch.stack([torch.rand(self.prior.grid, generator=generator) < keep for generator in draws])
+        return self.model.decode(self._paint(tokens, known, seed).numpy(), self.window)
+
+    def _complete(self, canvases: np.ndarray, mask: np.ndarray, seed: int, progress: Progress | None) -> np.ndarray:
+        """Paint what a mask covers in each of some pictures, (n, H, W, 3), window after window."""
+        height, width = self.window
+        if mask.shape[0] < height or mask.shape[1] < width:
+            raise ShapeError(f"the picture is {mask.shape[0]} x {mask.shape[1]}: this model needs {height} x {width}")
+        total, number = int(mask.sum()), 0
+        canvases = canvases.copy()
+        while mask.any():
+            top, left = self._best_window(mask)
+            place = (slice(top, top + height), slice(left, left + width))
+            here = mask[place]
+            window_seed = derive_seed(seed, "window", number) if number else seed
+            canvases[:, place[0], place[1]] = self.fill(canvases[:, place[0], place[1]], here, window_seed)
+            here[:] = False
+            number += 1
+            if progress:
+                progress(total - int(mask.sum()), total)
+        return canvases
+
+    def _best_window(self, mask: np.ndarray) -> tuple[int, int]:
+        """Return top and left of the window that has something to paint and knows the most, in the middle of equals."""
+        height, width = self.window
+        p = self.model.tokenizer.patch_size
+        tops, lefts = (
+            np.unique([*range(0, mask.shape[axis] - side + 1, p), mask.shape[axis] - side])
+            for axis, side in enumerate((height, width))
+        )
+        sums = np.pad(mask.astype(np.int64).cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))
+        unknown = (
+            sums[np.ix_(tops + height, lefts + width)]
+            - sums[np.ix_(tops, lefts + width)]
+            - sums[np.ix_(tops + height, lefts)]
+            + sums[np.ix_(tops, lefts)]
+        )
+        covered = int(mask.sum())
+        whole = unknown == covered  # what fits into one window is painted at once
+        candidates = np.argwhere(whole if whole.any() else (unknown == unknown[unknown > 0].min()))
+        middle = candidates.mean(axis=0)
+        row, column = candidates[np.square(candidates - middle).sum(axis=1).argmin()]
+        return int(tops[row]), int(lefts[column])
+
+    def fill(self, frames: np.ndarray, mask: np.ndarray, seed: int = 0) -> np.ndarray:
+        """Paint what a mask, bool (H, W), covers in each of some frames of the model's size, uint8 (n, H, W, 3)."""
+        p, (h, w) = self.model.tokenizer.patch_size, self.prior.grid
+        padded = np.pad(mask, ((0, h * p - mask.shape[0]), (0, w * p - mask.shape[1])))
+        known = torch.from_numpy(~padded.reshape(h, p, w, p).any(axis=(1, 3)))
+        smooth = np.stack([_rounded(membrane(frame.astype(np.float64), mask)) for frame in frames])
+        tokens = torch.from_numpy(self.model.encode(smooth))
+        painted_tokens = self._paint(tokens, known.expand(len(frames), -1, -1), seed)
+        painted = self.model.decode(painted_tokens.numpy(), mask.shape).astype(np.float64)
+        filled = frames.copy()
+        for i, frame in enumerate(frames):
+            offset = membrane(np.where(mask[..., None], 0.0, frame - painted[i]), mask)
+            filled[i][mask] = _rounded(painted[i] + offset)[mask]
+        return filled
+
+    def _paint(self, tokens: Tensor, known: Tensor, seed: int) -> Tensor:
+        """Return tokens (n, h, w) of which those that are not known, bool (n, h, w), are painted."""
+        is_blind = not isinstance(self.prior, AnyOrderPrior)  # to what comes after a hole
+        each = self.edit.candidates if is_blind and bool(known.any() and not known.all()) else 1
+        parts = []
+        for start in range(0, len(tokens), max(1, BATCH // each)):
+            rows = slice(start, start + max(1, BATCH // each))
+            given = torch.where(known[rows], tokens[rows], -1).repeat_interleave(each, dim=0)
+            numbers = range(rows.start * each, rows.start * each + len(given))
+            path, guide = self._ways(known[rows].repeat_interleave(each, dim=0))
+            painted = paint(
+                self._painter, numbers, seed=seed, settings=self.settings, given=given, path=path, guide=guide
+            )
+            if each > 1:
+                rest = torch.where(given >= 0, self._painter.token_bits(painted, path), 0.0).flatten(1).sum(dim=1)
+                best = rest.view(-1, each).argmin(dim=1) + torch.arange(0, len(given), each)
+                painted = painted[best]
+            parts.append(painted)
+        return torch.cat(parts)
+
+    @torch.no_grad()
+    def _ways(self, known: Tensor) -> tuple[Way | None, Way | None]:
+        """Return the way of pictures of which some tokens are known, and that of their guides."""
+        prior, batch = self.prior, len(known)
+        conditions = None if self.condition is None else self.condition.expand(batch, -1)
+        if isinstance(prior, AnyOrderPrior):
+            path = prior.after(known)
+            if conditions is None:
+                return path, None
+            return prior.shown(path, conditions), prior.shown(path, torch.zeros_like(conditions))
+        if conditions is None:
+            return None, None
+        return prior.conditioned(conditions, batch), prior.conditioned(torch.zeros_like(conditions), batch)
+
+
+def check_picture(picture: np.ndarray) -> None:
+    """Raise ShapeError unless a picture is uint8 (H, W, 3)."""
+    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
+        raise ShapeError(f"a picture is {picture.dtype} {picture.shape}: it must be uint8 (H, W, 3)")
+
+
+def _rounded(levels: np.ndarray) -> np.ndarray:
+    return np.rint(levels).clip(0, 255).astype(np.uint8)

@@ -1,0 +1,237 @@
+"""What those priors share that predict token after token with one causal transformer.
+
+    tokens   t0  t1  t2  ...                        (B, h w), in the order of the steps
+    input    S   t0  t1  ...   + neighbours + places  (B, h w, width)     S: a learned start vector, no token
+    output   t0  t1  t2  ...                        (B, h w, codebook)  logits
+
+The shift by one is inside the model: logits at step i see the tokens before i only. A step's place is that of the token
+to be predicted, and so are its neighbours: tokens near it in the picture that are known by then. Attention can find
+them, but must learn how; in the input, they are a count model's context from the first step of training on.
+
+A condition, what a picture is to show, is a vector of numbers; a linear map of it is added to every place.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bisquit.config import Settings, require
+from bisquit.errors import ShapeError
+from bisquit.priors.base import Path, Prior, SequentialPrior, to_steps
+from bisquit.transformer import KeyValueCache, Transformer, TransformerConfig
+
+LARGEST_SOFTMAX_BITS = 18  # 2**18 logits a token: beyond it, memory goes to the head alone
+
+
+@dataclass(frozen=True)
+class CausalConfig(Settings):
+    """The shape of a `CausalPrior`."""
+
+    transformer: TransformerConfig = field(default_factory=TransformerConfig)
+    neighbours: int = 0
+    """Tokens near a step's own that its input takes beside the last."""
+    condition_size: int = 0
+    """Numbers of a condition that says what to paint; 0 for a prior that takes none."""
+
+    def __post_init__(self) -> None:
+        require(0 <= self.neighbours <= 64, "neighbours", self.neighbours, "between 0 and 64")
+        require(0 <= self.condition_size <= 65536, "condition_size", self.condition_size, "between 0 and 65536")
+
+
+class CausalPrior(SequentialPrior):
+    """A causal transformer over tokens; what it computes is drawn at the top of this module.
+
+    around: (h w, neighbours) int64, the steps of each step's neighbours in raster order, all before it, h w for none.
+    """
+
+    config: CausalConfig
+    around: Tensor
+    angles: Tensor | None
+    """(h w, head_width / 2), by which each step's queries and keys are turned, in radians; None where they are not."""
+
+    def __init__(self, config: CausalConfig, bits: int, grid: tuple[int, int], around: Tensor) -> None:
+        super().__init__()
+        require(
+            1 <= bits <= LARGEST_SOFTMAX_BITS,
+            "bits",
+            bits,
+            f"between 1 and {LARGEST_SOFTMAX_BITS} for one softmax over the codebook",
+        )
+        self.config = config
+        self.bits = bits
+        self.grid = (int(grid[0]), int(grid[1]))
+        width = config.transformer.width
+        self.embedding = nn.Embedding(self.codebook_size, width)
+        self.start_vector = nn.Parameter(torch.empty(width))
+        self.neighbours = nn.ModuleList(nn.Embedding(self.codebook_size + 1, width) for _ in range(config.neighbours))
+        self.register_buffer("around", around, persistent=False)
+        self.register_buffer("angles", None, persistent=False)
+        self.add_positions()
+        self.transformer = Transformer(config.transformer)
+        self.head = nn.Linear(width, self.codebook_size)
+        for parameter in (self.embedding.weight, self.start_vector, self.head.weight, *self.neighbours.parameters()):
+            nn.init.normal_(parameter, std=0.02)
+        nn.init.zeros_(self.head.bias)
+        self.condition = nn.Linear(config.condition_size, width, bias=False) if config.condition_size else None
+        if self.condition is not None:
+            nn.init.normal_(self.condition.weight, std=0.02)
+
+    @abstractmethod
+    def add_positions(self) -> None:
+        """Make what tells the places of the grid apart."""
+
+    @abstractmethod
+    def places(self) -> Tensor:
+        """Return what is added to the input of each step in raster order, (h w, width); zeros where nothing is."""
+
+    @property
+    def condition_size(self) -> int:
+        """How many numbers a condition has that tells this prior what to paint; 0 if it takes none."""
+        return self.config.condition_size
+
+    @torch.no_grad()
+    def start_from_bits(self) -> None:
+        """Draw what stands for each token in the inputs and in the head as a sum of vectors for its bits.
+
+        Tokens that differ in one bit look alike, and so are then their vectors, before training has told: it goes
+        faster, most of all for rare ones. (As `__init__` has it, each token begins by itself.)
+        """
+        codes = torch.arange(self.codebook_size, device=self.start_vector.device).unsqueeze(1)
+        signs = (codes >> torch.arange(self.bits, device=codes.device) & 1) * 2.0 - 1  # (codebook, bits)
+        for table in (self.embedding.weight, self.head.weight, *self.neighbours.parameters()):
+            vectors = torch.randn(self.bits, table.shape[1], device=codes.device) * (0.1 / self.bits**0.5)
+            table.zero_()  # a neighbour's last row is for none
+            table[: self.codebook_size] = signs @ vectors
+
+    @torch.no_grad()
+    def grow_from(self, other: Prior) -> bool:
+        """Take from another prior, over tokens of fewer bits, what stands for them; return whether it could."""
+        if not isinstance(other, CausalPrior) or other.bits >= self.bits:
+            return False
+        if other.config.transformer.width != self.config.transformer.width:
+            return False
+        tables = [(self.embedding, other.embedding), (self.head, other.head)]
+        tables += zip(self.neighbours, other.neighbours, strict=False)  # as many as both have
+        low_bits = torch.arange(self.codebook_size, device=self.start_vector.device) % other.codebook_size
+        for ours, theirs in tables:
+            values = theirs.state_dict()
+            for name, array in ours.state_dict().items():
+                array[: self.codebook_size] = values[name][low_bits]
+                array[self.codebook_size :] = values[name][other.codebook_size :]  # a neighbour's last row is for none
+        return True
+
+    def conditioned(self, condition: Tensor, batch: int) -> Path:
+        """Return the way of pictures that are to show what a condition, (batch, condition_size), says of each.
+
+        Raises ShapeError if it is of another size.
+        """
+        return self.shown(Path(*(own.expand(batch, -1, -1) for own in (self.places(), self.around))), condition)
+
+    def shown(self, path: Path, condition: Tensor) -> Path:
+        """Return the way of pictures that are also to show what a condition (B, condition_size) says.
+
+        Raises ShapeError if it is of another size.
+        """
+        self.check_condition(condition, len(path.around))
+        if self.condition is None:
+            return path
+        return path._replace(places=path.places + self.condition(condition).unsqueeze(1))
+
+    def logits(self, tokens: Tensor, path: Path | None = None) -> Tensor:
+        """Return the logits (B, h w, codebook) of each token of (B, h, w) given those before it, in one pass."""
+        self.check(tokens)
+        logits: Tensor = self.head(self._features(to_steps(tokens, path)[:, :-1], path))
+        return logits
+
+    def logits_at(self, tokens: Tensor, step: int, path: Path | None = None) -> Tensor:
+        """Return the logits (B, codebook) of the token of (B, h, w) at one step, given those before it."""
+        self.check(tokens)
+        logits: Tensor = self.head(self._features(to_steps(tokens, path)[:, :step], path)[:, -1])
+        return logits
+
+    @torch.no_grad()
+    def attention_at(self, tokens: Tensor, step: int, path: Path | None = None) -> Tensor:
+        """Return how much the step for a token of (B, h, w) looks at each input up to its own.
+
+        (B, n_layers, n_heads, step + 1); the first input is the start, and each other one that of the token before.
+        """
+        self.check(tokens)
+        x, angles = self._inputs(to_steps(tokens, path)[:, :step], path)
+        return self.transformer.attention_at(x, step, angles)
+
+    def _features(self, before: Tensor, path: Path | None) -> Tensor:
+        """Return what the head reads, (B, T + 1, width), after the start and the first T tokens, (B, T)."""
+        x, angles = self._inputs(before, path)
+        features: Tensor = self.transformer(x, causal=True, rotary=angles)
+        return features
+
+    def _inputs(self, before: Tensor, path: Path | None) -> tuple[Tensor, Tensor | None]:
+        """Return the transformer's input (B, T + 1, width) for the start and T tokens (B, T), and its angles."""
+        steps = before.shape[1] + 1
+        x = torch.cat((self.start_vector.expand(len(before), 1, -1), self.embedding(before)), dim=1)
+        if self.neighbours:
+            known = F.pad(before, (0, self.length + 1 - before.shape[1]), value=self.codebook_size)
+            x = self.add_neighbours(x, around_steps(known, self.around if path is None else path.around, 0, steps))
+        places = self.places() if path is None else path.places
+        return x + places[..., :steps, :], None if self.angles is None else self.angles[:steps]
+
+    def add_neighbours(self, x: Tensor, codes: Tensor) -> Tensor:
+        """Add to inputs x (..., width) what neighbours of codes (..., neighbours) add; the last code means none."""
+        for embedding, code in zip(self.neighbours, codes.unbind(-1), strict=True):
+            x = x + embedding(code)
+        return x
+
+    def start(self, batch: int, path: Path | None = None) -> CausalState:
+        """Return an empty key-value cache for `batch` sequences, with room for their tokens."""
+        cache = KeyValueCache(self.config.transformer, batch, capacity=self.length, like=self.start_vector)
+        return CausalState(cache, self.unknown(batch), path)
+
+    def unknown(self, batch: int) -> Tensor:
+        """Return the tokens, int64 (B, h w + 1), of sequences of which none is known: all are the code for none.
+
+        `around` points at tokens in them, and at the last, which stays as it is, for what is outside or not known.
+        """
+        return self.around.new_full((batch, self.length + 1), self.codebook_size)
+
+    def next_logits(self, state: CausalState, last: Tensor | None) -> Tensor:
+        """Return the logits (B, codebook) of the next token given the last, (B,) int64 or None at the first step."""
+        cache, tokens, path = state
+        step = cache.length
+        if step == self.length:
+            raise ShapeError(f"a picture has {self.length} tokens, and all are there")
+        if last is None:
+            before = self.start_vector.expand(len(tokens), -1)
+        else:
+            tokens[:, step - 1] = last
+            before = self.embedding(last)
+        around = self.around if path is None else path.around
+        x = self.add_neighbours(before.unsqueeze(1), around_steps(tokens, around, step, step + 1))
+        places = self.places() if path is None else path.places
+        x = x + places[..., step : step + 1, :]
+        angles = None if self.angles is None else self.angles[step : step + 1]
+        logits: Tensor = self.head(self.transformer(x, causal=True, rotary=angles, cache=cache)[:, 0])
+        return logits
+
+
+class CausalState(NamedTuple):
+    """What the steps so far leave behind, and the way that they take."""
+
+    cache: KeyValueCache
+    tokens: Tensor
+    """(B, h w + 1) int64 in the order of the steps, as `CausalPrior.unknown` has them where none is known yet."""
+    path: Path | None
+
+
+def around_steps(known: Tensor, around: Tensor, first: int, end: int) -> Tensor:
+    """Return the codes (B, end - first, neighbours) around some steps, among tokens (B, h w + 1) in their order.
+
+    around: (h w, neighbours), or (B, h w, neighbours) if each picture has its own way.
+    """
+    part = around[..., first:end, :]
+    return known[:, part] if part.ndim == 2 else known.gather(1, part.flatten(1)).view(part.shape)

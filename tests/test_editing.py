@@ -1,0 +1,201 @@
+"""Editing: what stays, what is painted, and where windows lie."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tests.conftest import roughen
+
+from bisquit.conditioning import Conditions
+from bisquit.editing import EditConfig, Editor
+from bisquit.errors import ConditionError, ConfigError, ModelError, ShapeError
+from bisquit.generate import Pipeline
+from bisquit.priors import AnyOrderConfig, RasterConfig, build_prior
+from bisquit.sampling import SamplingConfig
+from bisquit.transformer import TransformerConfig
+
+TINY = TransformerConfig(width=8, n_layers=1, n_heads=2, feed_forward=12)
+CONFIGS: dict[str, Any] = {
+    "raster": RasterConfig(transformer=TINY, neighbours=4, condition_size=2),
+    "any-order": AnyOrderConfig(transformer=TINY, neighbours=8, condition_size=2),
+}
+HEIGHT, WIDTH = 19, 30  # five patches of four, the last row cut; seven and a half
+
+
+@pytest.fixture(params=CONFIGS)
+def model(request: pytest.FixtureRequest, make_tokenizer) -> Pipeline:
+    """A model of frames of 19 x 30: grids of 5 x 8."""
+    prior = build_prior(CONFIGS[request.param], 3, (5, 8))
+    roughen(prior, 1)
+    return Pipeline(make_tokenizer(), prior, (HEIGHT, WIDTH), Conditions(("ice", "sand")))
+
+
+@pytest.fixture
+def editor(model: Pipeline) -> Editor:
+    return Editor(model)
+
+
+def picture(height: int = HEIGHT, width: int = WIDTH, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def hole(height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
+    mask = np.zeros((height, width), dtype=np.bool_)
+    mask[6:13, 9:17] = True
+    return mask
+
+
+def test_outside_of_the_mask_every_pixel_stays(editor: Editor):
+    before, mask = picture(), hole()
+    filled = editor.inpaint(before, mask, n=3)
+    assert filled.shape == (3, HEIGHT, WIDTH, 3)
+    assert filled.dtype == np.uint8
+    for one in filled:
+        np.testing.assert_array_equal(one[~mask], before[~mask])
+    assert not np.array_equal(filled[0][mask], filled[1][mask])
+    np.testing.assert_array_equal(before, picture())
+
+
+def test_what_the_mask_covers_changes_nothing(editor: Editor):
+    before, mask = picture(), hole()
+    other = before.copy()
+    other[mask] = 255 - other[mask]
+    np.testing.assert_array_equal(editor.inpaint(before, mask), editor.inpaint(other, mask))
+
+
+def test_a_picture_is_the_same_alone_and_among_others(editor: Editor):
+    filled = editor.inpaint(picture(), hole(), n=3, seed=7)
+    np.testing.assert_array_equal(editor.inpaint(picture(), hole(), n=1, seed=7), filled[:1])
+    assert not np.array_equal(editor.inpaint(picture(), hole(), n=1, seed=8), filled[:1])
+
+
+def test_a_mask_that_covers_nothing_leaves_the_picture(editor: Editor):
+    before = picture()
+    np.testing.assert_array_equal(editor.inpaint(before, np.zeros((HEIGHT, WIDTH), dtype=np.bool_))[0], before)
+
+
+def test_a_mask_that_covers_everything_is_a_new_picture(editor: Editor, model: Pipeline):
+    everything = np.ones((HEIGHT, WIDTH), dtype=np.bool_)
+    np.testing.assert_array_equal(editor.inpaint(picture(), everything, n=2, seed=3), model.sample(2, seed=3))
+
+
+def test_a_larger_picture_is_filled_window_after_window(editor: Editor):
+    before = picture(31, 77)
+    mask = np.zeros((31, 77), dtype=np.bool_)
+    mask[5:25, 10:70] = True
+    done = []
+    filled = editor.inpaint(before, mask, n=2, progress=lambda now, total: done.append((now, total)))
+    for one in filled:
+        np.testing.assert_array_equal(one[~mask], before[~mask])
+    assert done[-1] == (1200, 1200)
+    assert len(done) > 1
+    assert [now for now, _ in done] == sorted(now for now, _ in done)
+
+
+def test_the_sides_are_added_and_the_picture_stays(editor: Editor):
+    before = picture()
+    extended = editor.extend(before, left=11, right=3, top=2, bottom=5, n=2)
+    assert extended.shape == (2, HEIGHT + 7, WIDTH + 14, 3)
+    for one in extended:
+        np.testing.assert_array_equal(one[2 : 2 + HEIGHT, 11 : 11 + WIDTH], before)
+    assert not np.array_equal(extended[0], extended[1])
+
+
+def test_more_than_a_frame_can_be_added(editor: Editor):
+    assert editor.extend(picture(), right=2 * WIDTH + 1).shape == (1, HEIGHT, 3 * WIDTH + 1, 3)
+
+
+@pytest.mark.parametrize("sides", [(True, True), (True, False), (False, True)], ids=str)
+def test_seams_are_closed_and_the_middle_stays(editor: Editor, sides: tuple[bool, bool]):
+    horizontal, vertical = sides
+    before = picture()
+    closed = editor.close_seams(before, 4, horizontal=horizontal, vertical=vertical)[0]
+    rows = slice(4, HEIGHT - 4) if vertical else slice(None)
+    columns = slice(4, WIDTH - 4) if horizontal else slice(None)
+    np.testing.assert_array_equal(closed[rows, columns], before[rows, columns])
+    changed = (closed != before).any(axis=2)
+    assert changed[0].any() == vertical or horizontal
+    assert changed[:, 0].any() == horizontal or vertical
+
+
+def test_two_halves_are_joined_by_a_band(editor: Editor):
+    left, right = picture(seed=1), picture(seed=2)
+    joined = editor.join(left, right, band=5)[0]
+    np.testing.assert_array_equal(joined[:, :10], left[:, :10])
+    np.testing.assert_array_equal(joined[:, 20:], right[:, 20:])
+    np.testing.assert_array_equal(editor.join(left, right, band=0)[0][:, 15:], right[:, 15:])
+
+
+@pytest.mark.parametrize("keep", [0.0, 0.5, 1.0])
+def test_as_many_tokens_stay_as_are_kept(editor: Editor, model: Pipeline, keep: float, monkeypatch):
+    known_of: list[torch.Tensor] = []
+    paint = editor._paint
+
+    def watched(tokens: torch.Tensor, known: torch.Tensor, seed: int) -> torch.Tensor:
+        known_of.append(known)
+        painted = paint(tokens, known, seed)
+        assert torch.equal(painted[known], tokens[known])
+        return painted
+
+    monkeypatch.setattr(editor, "_paint", watched)
+    varied = editor.vary(picture(), keep, n=20)
+    assert varied.shape == (20, HEIGHT, WIDTH, 3)
+    assert known_of[0].float().mean().item() == pytest.approx(keep, abs=0.08)
+    if keep == 1:
+        np.testing.assert_array_equal(varied[0], model.decode(model.encode(picture()[None]), (HEIGHT, WIDTH))[0])
+    elif keep:
+        assert not torch.equal(known_of[0][0], known_of[0][1])
+
+
+def test_of_several_fillings_a_raster_prior_takes_the_one_that_fits_what_comes_after(make_tokenizer):
+    prior = build_prior(CONFIGS["raster"], 3, (5, 8))
+    roughen(prior, 1)
+    model = Pipeline(make_tokenizer(), prior, (20, 32))
+    tokens = torch.from_numpy(model.encode(picture(20, 32)[None]))
+    known = torch.ones(1, 5, 8, dtype=torch.bool)
+    known[0, 1:3, 2:5] = False
+    one, many = (Editor(model, edit=EditConfig(candidates=n)) for n in (1, 32))
+    each = one._paint(tokens.expand(32, -1, -1), known.expand(32, -1, -1), seed=0)
+    rest = torch.where(known, prior.token_bits(each), 0.0).sum(dim=(1, 2))
+    assert torch.equal(many._paint(tokens, known, seed=0)[0], each[rest.argmin()])
+    assert rest.min() < rest[0]
+
+
+def test_what_is_painted_shows_what_is_asked_for(model: Pipeline):
+    settings = SamplingConfig(guidance=3.0)
+    plain, ice, sand = (
+        Editor(model, **how).inpaint(picture(), hole(), n=8)
+        for how in ({}, {"class_name": "ice", "settings": settings}, {"class_name": "sand", "settings": settings})
+    )
+    assert not np.array_equal(ice, sand)
+    assert not np.array_equal(ice, plain)
+
+
+def test_what_does_not_fit_is_refused(editor: Editor, model: Pipeline):
+    with pytest.raises(ShapeError, match="a mask has one value for each pixel"):
+        editor.inpaint(picture(), hole(20, 30))
+    with pytest.raises(ShapeError, match="a mask has one value for each pixel"):
+        editor.inpaint(picture(), hole().astype(np.uint8))
+    with pytest.raises(ShapeError, match=r"uint8 \(H, W, 3\)"):
+        editor.inpaint(picture()[..., 0], hole())
+    with pytest.raises(ShapeError, match="this model needs 19 x 30"):
+        editor.inpaint(picture(18, 30), hole(18, 30))
+    with pytest.raises(ShapeError, match="none may be negative"):
+        editor.extend(picture(), left=-1)
+    with pytest.raises(ShapeError, match="does not fit into 19 x 30"):
+        editor.close_seams(picture(), 10)
+    with pytest.raises(ShapeError, match="of one size"):
+        editor.join(picture(), picture(19, 31), 3)
+    with pytest.raises(ShapeError, match="varies pictures of"):
+        editor.vary(picture(20, 30), 0.5)
+    with pytest.raises(ConfigError, match="keep"):
+        editor.vary(picture(), 1.1)
+    with pytest.raises(ConfigError, match="candidates"):
+        EditConfig(candidates=0)
+    with pytest.raises(ConditionError, match="no class 'lava'"):
+        Editor(model, class_name="lava")
+    with pytest.raises(ModelError, match="no prior"):
+        Editor(Pipeline(model.tokenizer))
