@@ -48,6 +48,17 @@ def values(point: Point, figures: Figures) -> dict[int, dict[str, float]]:
     return {seed: _measures(point, seed, figures) for seed in seeds}
 
 
+def compared(axis: Axis, figures: Figures) -> dict[Point, dict[int, dict[str, float]]]:
+    """Return what there is of an axis's points, of the seeds alone that all of those have: others do not compare.
+
+    Each seed has a tokenizer of its own, and bits over the tokens of one are not those over another's.
+    """
+    found = {point: values(point, figures) for point in axis.points}
+    seeds = [set(by_seed) for by_seed in found.values() if by_seed]
+    common = set.intersection(*seeds) if seeds else set()
+    return {point: {seed: of for seed, of in by_seed.items() if seed in common} for point, by_seed in found.items()}
+
+
 def _measures(point: Point, seed: int, figures: Figures) -> dict[str, float]:
     tokenizer, own = figures[point.tokenizer.name, seed], figures[point.run.name, seed]
     measures = {name: tokenizer[name] for name in ("mse", "psnr_db", "codes_used", "count_bits")}
@@ -70,8 +81,7 @@ def table(axis: Axis, figures: Figures) -> str:
         " | ".join(["", axis.unit, *(column.title for column in columns), "seeds", ""]).strip(),
         "| " + " | ".join("---" for _ in range(len(columns) + 2)) + " |",
     ]
-    for point in axis.points:
-        by_seed = values(point, figures)
+    for point, by_seed in compared(axis, figures).items():
         cells = [_cell(column, list(by_seed.values())) for column in columns]
         if not by_seed:
             cells[0] = "missing"
@@ -93,7 +103,7 @@ def plot(axis: Axis, figures: Figures, path: Path) -> bool:
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    found = {point: values(point, figures) for point in axis.points}
+    found = compared(axis, figures)
     if not any(found.values()):
         return False
     panels = 2 if axis.of_tokenizers else 1
@@ -169,7 +179,8 @@ def page(figures: Figures, budget: Budget, runs: Sequence[Run], command: str, fr
     )
     seeds_said = (
         "A figure is the mean of the seeds; in parentheses are their lowest and highest. Both trainings take the "
-        "seed, so that this is the spread of the whole. In plots a dot is a seed, and lines go through means."
+        "seed, so that this is the spread of the whole. In plots a dot is a seed, and lines go through means. Where "
+        "some points of a table have more seeds than others, those that all have are shown."
     )
     parts = [_part(name, axis, figures, from_parquet) for name, axis in AXES.items()]
     return f"""# Ablations

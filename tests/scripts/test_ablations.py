@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import trainings
-from ablation_page import page, plot, summary, table, values
+from ablation_page import compared, page, plot, summary, table, values
 from ablation_plan import AXES, BASE, Budget, PriorRun, TokenizerRun, chosen_rows, plan
 from PIL import Image
 from trainings import spread
@@ -142,15 +142,25 @@ def test_spread_is_left_out_where_there_is_none() -> None:
 
 
 def test_table_shows_means_and_spread_and_names_seeds_and_what_is_missing(figures) -> None:
-    del figures["prior-layers-12", 0], figures["prior-layers-12", 1], figures["prior-layers-6", 1]
+    del figures["prior-layers-12", 0], figures["prior-layers-12", 1]
     header, rule, *rows = table(AXES["layers"], figures).splitlines()
     assert header == "| layers | bits an image, valid | train | gap | by counts | less by | seconds | seeds |"
     assert rule.count("---") == 8
     assert rows[1] == (
         "| 3 | 2,705 (2,700 to 2,710) | 2,606 (2,601 to 2,611) | 99 | 3,000 | 9.8% (9.7% to 10.0%) | 400 | 0, 1 |"
     )
-    assert rows[2] == "| 6 | 2,700 | 2,601 | 99 | 3,000 | 10.0% | 400 | 0 |"
+    assert rows[2] == rows[1].replace("| 3 |", "| 6 |")
     assert rows[3] == "| 12 | missing |  |  |  |  |  |  |"
+
+
+def test_only_seeds_that_all_points_have_are_compared(figures: dict[tuple[str, int], dict[str, Any]]) -> None:
+    axis = AXES["optimiser"]
+    some = {(name, seed): of for (name, seed), of in figures.items() if (name, seed) != ("prior-muon-0.003", 1)}
+    assert ("prior", 1) in some
+    shown = compared(axis, some)
+    assert {point.label: list(by_seed) for point, by_seed in shown.items()} == {"AdamW": [0], "Muon": [0]}
+    without = {key: of for key, of in some.items() if key[0] != "prior-muon-0.003"}
+    assert list(next(iter(compared(axis, without).values()))) == [0, 1]  # a point without any holds nothing back
 
 
 def test_tokenizers_without_a_prior_have_no_bits_but_by_counts(figures) -> None:
