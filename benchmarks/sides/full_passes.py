@@ -20,7 +20,7 @@ from bisquit.transformer import Block
 def logits(prior: RasterPrior, tokens: Tensor) -> Tensor:
     """Return the logits (B, h w, codebook) of each token of (B, h, w) given those before it."""
     start = prior.start_vector.expand(tokens.shape[0], 1, -1)
-    x = prior.positions(torch.cat((start, prior.embedding(tokens.flatten(1)[:, :-1])), dim=1), first=0)
+    x = torch.cat((start, prior.embedding(tokens.flatten(1)[:, :-1])), dim=1) + prior.places()
     for block in prior.transformer.blocks:
         x = _block(block, x)
     return prior.head(prior.transformer.norm(x))

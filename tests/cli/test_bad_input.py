@@ -78,7 +78,7 @@ def test_zero_and_33_bits(train, frame_folder: Path, bits: str):
 
 def test_a_preset_that_does_not_exist(run: Run, frame_folder: Path, tmp_path: Path):
     outcome = run("train", "tokenizer", "--preset", "huge", "--frames", frame_folder, "--out", tmp_path / "run")
-    assert_refused(outcome, "huge", "seed, small, best, demo")
+    assert_refused(outcome, "huge", "seed, small, best, edit, demo")
 
 
 def test_a_model_that_does_not_exist(run: Run, tmp_path: Path):
