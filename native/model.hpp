@@ -79,7 +79,7 @@ struct Model {
     const float* start = nullptr;       // [width_stride]
     const float* neighbours = nullptr;  // [neighbours][codebook + 1][width_stride], the last row where there is none
     Way way;
-    const float* cosine = nullptr;      // [length][head_width / 2], null without rotary positions
+    const float* cosine = nullptr;  // [length][head_width / 2], null without rotary positions
     const float* sine = nullptr;
     const Block* blocks = nullptr;
     Norm norm;

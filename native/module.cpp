@@ -182,8 +182,7 @@ nb::ndarray<nb::numpy, float> read_bits(const PackedModel& self, In<int64_t, 2> 
 }
 
 nb::ndarray<nb::numpy, int64_t> read_intervals(const PackedModel& self, In<int64_t, 2> tokens, int threads,
-                                               const std::string& kernels, const Places& places,
-                                               const Around& around) {
+                                               const std::string& kernels, const Places& places, const Around& around) {
     return made<int64_t>({tokens.shape(0), tokens.shape(1), 2}, [&](int64_t* to, size_t) {
         read_tokens(self, tokens, threads, kernels, places, around,
                     [&](size_t first) { return Reading{nullptr, nullptr, to + 2 * first}; });
@@ -331,11 +330,13 @@ NB_MODULE(_native, m) {
              "Pack a model's arrays. Raises ValueError where one is missing, of another shape or type, not finite or "
              "out of range.")
         .def("read_logits", &read_logits, "tokens"_a, "threads"_a, "kernels"_a = "", "places"_a = nb::none(),
-             "around"_a = nb::none(), "The logits (B, length, codebook) of tokens (B, length), each given those before it.")
+             "around"_a = nb::none(),
+             "The logits (B, length, codebook) of tokens (B, length), each given those before it.")
         .def("read_bits", &read_bits, "tokens"_a, "threads"_a, "kernels"_a = "", "places"_a = nb::none(),
              "around"_a = nb::none(), "What each token costs (B, length).")
         .def("read_intervals", &read_intervals, "tokens"_a, "threads"_a, "kernels"_a = "", "places"_a = nb::none(),
-             "around"_a = nb::none(), "What the frequencies of the codes before each token sum to, and its own (B, length, 2).");
+             "around"_a = nb::none(),
+             "What the frequencies of the codes before each token sum to, and its own (B, length, 2).");
 
     nb::class_<PackedTokenizer>(m, "Tokenizer")
         .def("__init__", &make_tokenizer, nb::kw_only(), "patch_size"_a, "width"_a, "bits"_a, "encoder_blocks"_a,

@@ -40,9 +40,9 @@ Session::Session(const PackedModel& model, int batch, int threads, const std::st
     require_within("batch", batch, 1 << 16);
     require_within("threads", threads, 1024);
     const size_t length = shape().length;
-    require(scales.empty() || scales.size() == length, "there are " + std::to_string(scales.size()) +
-                                                           " scales of guidance for " + std::to_string(length) +
-                                                           " tokens");
+    require(
+        scales.empty() || scales.size() == length,
+        "there are " + std::to_string(scales.size()) + " scales of guidance for " + std::to_string(length) + " tokens");
     require(std::all_of(scales.begin(), scales.end(), [](float scale) { return std::isfinite(scale); }),
             "a scale of guidance is not finite");
     const int guided = scales.empty() ? 1 : 2;  // rows of a picture

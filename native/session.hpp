@@ -83,8 +83,9 @@ class Session {
     Buffer<uint8_t> all_known;
 };
 
-// Read pictures, tokens [batch][length] in the order of their steps, each as `readings` asks of it. Returns whether all logits were finite. Throws
-// std::invalid_argument where a number is out of its range or the kernels are not usable here.
+// Read pictures, tokens [batch][length] in the order of their steps, each as `readings` asks of it. Returns whether all
+// logits were finite. Throws std::invalid_argument where a number is out of its range or the kernels are not usable
+// here.
 bool read(const PackedModel& model, int batch, const int64_t* tokens, int threads, const std::string& kernels,
           const std::vector<Reading>& readings, const Ways* ways = nullptr);
 
