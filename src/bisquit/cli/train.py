@@ -52,7 +52,7 @@ def command() -> None:
 
 @command.command()
 @_run_on_frames_options
-@click.option("--start", help="A tokenizer to start from; weights of another shape begin anew.")
+@click.option("--start", help="A tokenizer to start from: what fits of it; more bits grow from its own.")
 @click.option("--features", type=OUTPUT, help="The network for --perceptual-weight; else the one that ships.")
 @settings_options(TokenizerRecipe)
 def tokenizer(
@@ -84,7 +84,7 @@ def tokenizer(
 @click.option("--tokens", type=OUTPUT, help="Tokens to train on, as `bisquit tokenize` writes them.")
 @click.option("--valid-tokens", required=True, type=OUTPUT, help="Tokens of the same tokenizer to validate on.")
 @click.option("--frames", help="Frames to train on instead, changed at random and tokenized anew each time.")
-@click.option("--start", help="A model whose prior to start from; weights of another shape begin anew.")
+@click.option("--start", help="A model whose prior to start from: what fits of it; more bits grow from its own.")
 @click.option("--captions", help=f"Sentences about the classes to learn words from: a table, or {', '.join(SHIPPED)}.")
 @click.option("--out", required=True, type=OUTPUT, help="The folder of the run.")
 @click.option("--resume", is_flag=True, help="Go on with the run in --out if there is one.")
