@@ -37,7 +37,7 @@ WEIGHTS = Path(__file__).resolve().parent.parent / "src" / "bisquit" / "weights"
 def main() -> None:
     """Round, save, measure, and write the card."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", type=Path, required=True, help="the folder of a prior's run")
+    parser.add_argument("--run", type=Path, help="the folder of a prior's run; a tokenizer ships alone without one")
     parser.add_argument(
         "--tokenizer-run",
         type=Path,
@@ -48,6 +48,11 @@ def main() -> None:
     parser.add_argument("--frames", required=True, help="the frames that it was trained on")
     parser.add_argument("--valid-frames", required=True, help="frames that it has not seen")
     options = parser.parse_args()
+    if options.run is None:
+        if options.tokenizer_run is None:
+            parser.error("there is nothing to ship: name --run or --tokenizer-run")
+        ship_tokenizer(options)
+        return
     model = load(options.run)
     if model.prior is None or model.frame_size is None:
         raise ModelError(f"{options.run} holds no prior")
@@ -56,7 +61,7 @@ def main() -> None:
         tokenizer = load(options.over).tokenizer
         if tokenizer.fingerprint() != model.tokenizer.fingerprint():
             raise ModelError(f"the prior of {options.run} is not over the tokens of {options.over}")
-        if SHARED_TOKENIZERS.get(options.name) != options.over:
+        if SHARED_TOKENIZERS.get(options.name, options.name) != options.over:
             raise ModelError(f"SHARED_TOKENIZERS does not say that {options.name} is over {options.over}: add it first")
     else:
         tokenizer_run = options.tokenizer_run or options.run.parent / "tokenizer"
@@ -70,6 +75,15 @@ def main() -> None:
     figures = measure(options.name, options.frames, options.valid_frames)
     commands = [*made_by, *history(options.run)]
     (folder / "README.md").write_text(card(options.name, RunRecord.load(options.run), commands, tokenizer, figures))
+
+
+def ship_tokenizer(options: argparse.Namespace) -> None:
+    """Put a tokenizer into the package, for a prior over its tokens to follow."""
+    folder, tokenizer = WEIGHTS / options.name, load(options.tokenizer_run).tokenizer
+    save_tokenizer(tokenizer, folder / TOKENIZER_FILE, torch.int8)
+    figures = measure(options.name, options.frames, options.valid_frames)
+    record, commands = RunRecord.load(options.tokenizer_run), history(options.tokenizer_run)
+    (folder / "README.md").write_text(card(options.name, record, commands, tokenizer, figures))
 
 
 def encode_alike(one: Tokenizer, other: Tokenizer) -> bool:
@@ -140,7 +154,11 @@ def changed_flags(recipe: Mapping[str, Any], preset: Mapping[str, Any]) -> list[
 def card(
     name: str, record: RunRecord, commands: Sequence[str], tokenizer: Tokenizer, figures: Mapping[str, Any]
 ) -> str:
-    """Return the model's card as Markdown. record: of the prior's run; commands: what trained it."""
+    """Return the model's card as Markdown. record: of the run of what ships; commands: what trained it."""
+    has_prior = figures.get("bits_per_image") is not None
+    does = "Paints" if has_prior else "A tokenizer alone, no prior over its tokens yet: it makes tokens of"
+    bits = f"| bits an image | {figures['bits_per_image']:,.0f} |\n" if has_prior else ""
+    trained_on = record.data["tokens"]["pictures"] if has_prior else record.data["frames"]["frames"]
     listed = "\n".join(f"      {command}" for command in commands)
     return f"""---
 license: cc-by-sa-4.0
@@ -149,7 +167,7 @@ tags: [image-generation, image-tokenizer, binary-spherical-quantization]
 
 # bisquit: `{name}`
 
-Paints SuperTuxKart frames of {figures["width_px"]} x {figures["height_px"]} pixels, each from
+{does} SuperTuxKart frames of {figures["width_px"]} x {figures["height_px"]} pixels, each from
 {figures["tokens_per_image"]} tokens out of a codebook of {figures["codes"]:,}. Shipped on {date.today():%d %B %Y}.
 
 | | on {figures["frames"]:,} frames of races that it has not seen |
@@ -158,10 +176,9 @@ Paints SuperTuxKart frames of {figures["width_px"]} x {figures["height_px"]} pix
 | PSNR | {figures["psnr_db"]:.2f} dB |
 | SSIM | {figures["ssim"]:.3f} |
 | codes in use | {figures["codes_used"]:,} of {figures["codes"]:,} |
-| bits an image | {figures["bits_per_image"]:,.0f} |
-| bits an image by a left-and-up count model | {figures["count_baseline_bits_per_image"]:,.0f} |
+{bits}| bits an image by a left-and-up count model | {figures["count_baseline_bits_per_image"]:,.0f} |
 
-- **Trained** on {record.data["tokens"]["pictures"]:,} frames, with PyTorch {record.versions["torch"]},
+- **Trained** on {trained_on:,} frames, with PyTorch {record.versions["torch"]},
   {record.precision} forward passes and averaged weights, by
 
 {listed}
