@@ -137,7 +137,7 @@ def paint_class(
 
 def chosen_classes(model: Pipeline, names: Sequence[str] | None) -> tuple[str, ...]:
     """Return the classes to paint, by default all that a model knows. Raises ConditionError if it knows not one."""
-    chosen = tuple(names) if names else model.conditions.classes
+    chosen = tuple(dict.fromkeys(names)) if names else model.conditions.classes
     if not chosen:
         raise ConditionError("this model knows no classes: train a prior with --classes")
     for name in chosen:

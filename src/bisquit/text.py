@@ -43,6 +43,8 @@ class MiniLM:
     @torch.no_grad()
     def encode(self, sentences: Sequence[str]) -> Tensor:
         """Return a vector of length one for each sentence, float32 (N, 384)."""
+        if not sentences:
+            return torch.zeros(0, self.width)
         one_by_one = [self._model.encode([sentence], normalize_embeddings=True)[0] for sentence in sentences]
         return torch.stack([torch.as_tensor(vector, dtype=torch.float32) for vector in one_by_one])
 

@@ -61,7 +61,8 @@ def command(
     pipeline = load(model).to(device)
     names = chosen_classes(pipeline, classes.split(",") if classes else None)
     frames = read_frames(real, size or pipeline.frame_size, skip_bad) if real else None
-    source = {"model": model, **{f"sampling_{name}": value for name, value in settings.to_dict().items()}}
+    sampling = {f"sampling_{name}": value for name, value in settings.to_dict().items()}
+    source = {"model": model, "precision": precision, **sampling}
     with progress_bar("painting tokens") as progress:
         painted = _painted(pipeline, names, config, settings, frames, seed, backend, precision, progress)
         count = write_pictures(painted, output, source)
