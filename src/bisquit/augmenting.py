@@ -28,7 +28,6 @@ from bisquit.evaluation.neighbours import nearest
 from bisquit.frames import FrameSet, encode_png
 from bisquit.frames.listing import PARQUET_SUFFIX
 from bisquit.generate import Pipeline
-from bisquit.priors import SequentialPrior
 from bisquit.progress import Progress, share_of
 from bisquit.sampling import SamplingConfig
 from bisquit.seeds import derive_seed
@@ -99,8 +98,6 @@ def paint_class(
     real: frames that the model was trained on. Each class has a seed of its own, made from `seed`. Raises ModelError
     if the model cannot paint, or paints nothing but copies; ConditionError if it does not know the class.
     """
-    if not isinstance(model.prior, SequentialPrior):
-        raise ModelError("this model has no prior to paint with: train one with `bisquit train prior`")
     own_seed = derive_seed(seed, "augment", class_name) % 2**31
     taken: list[Painted] = []
     painted = 0

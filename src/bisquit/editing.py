@@ -20,10 +20,11 @@ from torch import Tensor
 
 from bisquit.config import Settings, require
 from bisquit.engine import Backend, Precision, paint, prepare
-from bisquit.errors import ModelError, ShapeError
-from bisquit.generate import Pipeline
+from bisquit.errors import ShapeError
+from bisquit.frames.pictures import check_frames
+from bisquit.generate import Pipeline, ways
 from bisquit.membrane import membrane
-from bisquit.priors import AnyOrderPrior, SequentialPrior
+from bisquit.priors import AnyOrderPrior
 from bisquit.priors import Path as Way
 from bisquit.progress import Progress
 from bisquit.sampling import SamplingConfig
@@ -61,12 +62,10 @@ class Editor:
 
         Raises ModelError if the model has no prior that can be given tokens, ConditionError as `Pipeline.condition`.
         """
-        if not isinstance(model.prior, SequentialPrior):
-            raise ModelError("this model has no prior to paint with: train one with `bisquit train prior`")
-        self.model, self.prior = model, model.prior
+        self.model, self.prior = model, model.painting_prior()
         self.edit, self.settings = edit or EditConfig(), settings or SamplingConfig()
         self.condition = model.condition(class_name, prompt)
-        self._painter = prepare(model.prior, backend, precision)
+        self._painter = prepare(self.prior, backend, precision)
 
     @property
     def window(self) -> tuple[int, int]:
@@ -82,7 +81,7 @@ class Editor:
         progress: called with the pixels painted and to paint. Raises ShapeError if the two do not fit together, or the
         picture is smaller than the model's frames.
         """
-        check_picture(picture)
+        check_frames(picture, "picture", "(H, W, 3)")
         if mask.dtype != np.bool_ or mask.shape != picture.shape[:2]:
             raise ShapeError(
                 f"the mask is {mask.dtype} {mask.shape}, the picture {picture.shape[0]} x {picture.shape[1]}: "
@@ -105,7 +104,7 @@ class Editor:
 
         Raises ShapeError for a negative number, or as `inpaint` does.
         """
-        check_picture(picture)
+        check_frames(picture, "picture", "(H, W, 3)")
         sides = ((top, bottom), (left, right))
         if min(top, bottom, left, right) < 0:
             raise ShapeError(f"left, right, top, bottom are {left}, {right}, {top}, {bottom}: none may be negative")
@@ -128,7 +127,7 @@ class Editor:
         horizontal, vertical: in which directions it is to be laid. Raises ShapeError as `inpaint` does, or if the band
         is not within the picture.
         """
-        check_picture(picture)
+        check_frames(picture, "picture", "(H, W, 3)")
         height, width = picture.shape[:2]
         if not 0 < 2 * band < min(height, width):
             raise ShapeError(f"a band of {band} pixels on each side does not fit into {height} x {width}")
@@ -156,8 +155,8 @@ class Editor:
         band: pixels to each side of the middle, where they meet. Raises ShapeError if they are of two sizes, or as
         `inpaint` does.
         """
-        check_picture(left)
-        check_picture(right)
+        check_frames(left, "left", "(H, W, 3)")
+        check_frames(right, "right", "(H, W, 3)")
         if left.shape != right.shape:
             raise ShapeError(f"the pictures are {left.shape[:2]} and {right.shape[:2]}: they must be of one size")
         middle = left.shape[1] // 2
@@ -174,7 +173,7 @@ class Editor:
         The whole picture goes through the tokenizer. Raises ShapeError if it is of another size.
         """
         require(0 <= keep <= 1, "keep", keep, "in [0, 1]")
-        check_picture(picture)
+        check_frames(picture, "picture", "(H, W, 3)")
         if picture.shape[:2] != self.window:
             raise ShapeError(f"the picture is {picture.shape[:2]}: this model varies pictures of {self.window}")
         tokens = torch.from_numpy(self.model.encode(picture[None])).expand(n, -1, -1)
@@ -261,22 +260,14 @@ class Editor:
     @torch.no_grad()
     def _ways(self, known: Tensor) -> tuple[Way | None, Way | None]:
         """Return the way of pictures of which some tokens are known, and that of their guides."""
-        prior, batch = self.prior, len(known)
-        conditions = None if self.condition is None else self.condition.expand(batch, -1)
-        if isinstance(prior, AnyOrderPrior):
-            path = prior.after(known)
-            if conditions is None:
-                return path, None
-            return prior.shown(path, conditions), prior.shown(path, torch.zeros_like(conditions))
-        if conditions is None:
-            return None, None
-        return prior.conditioned(conditions, batch), prior.conditioned(torch.zeros_like(conditions), batch)
-
-
-def check_picture(picture: np.ndarray) -> None:
-    """Raise ShapeError unless a picture is uint8 (H, W, 3)."""
-    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
-        raise ShapeError(f"a picture is {picture.dtype} {picture.shape}: it must be uint8 (H, W, 3)")
+        prior = self.prior
+        if not isinstance(prior, AnyOrderPrior):
+            return ways(prior, self.condition, len(known))
+        path = prior.after(known)
+        if self.condition is None:
+            return path, None
+        conditions = self.condition.expand(len(known), -1)
+        return prior.shown(path, conditions), prior.shown(path, torch.zeros_like(conditions))
 
 
 def _rounded(levels: np.ndarray) -> np.ndarray:

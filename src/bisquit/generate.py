@@ -188,9 +188,7 @@ class Pipeline:
         preview: Preview | None = None,
     ) -> Iterator[_Batch]:
         """Yield pictures of a seed, painted batch by batch. See `sample`."""
-        prior = self.prior
-        if not isinstance(prior, SequentialPrior):
-            raise ModelError("this model has no prior to paint with: train one with `bisquit train prior`")
+        prior = self.painting_prior()
         if condition is not None and condition.ndim == 2 and len(condition) != len(numbers):
             raise ConditionError(f"{len(condition)} pictures are asked for, and {len(numbers)} are to be painted")
         painter = prepare(prior, backend, precision)
@@ -208,6 +206,12 @@ class Pipeline:
             path, guide = ways(prior, here, len(batch))
             tokens = paint(painter, batch, seed=seed, settings=settings, path=path, guide=guide, on_token=on_token)
             yield _Batch(tokens, painter, path)
+
+    def painting_prior(self) -> SequentialPrior:
+        """Return the prior. Raises ModelError if there is none that can paint token by token."""
+        if not isinstance(self.prior, SequentialPrior):
+            raise ModelError("this model has no prior to paint with: train one with `bisquit train prior`")
+        return self.prior
 
     def condition(self, class_name: Asked = None, prompt: Asked = None) -> Tensor | None:
         """Return the condition of a class or a prompt, (size,), or of one each, (n, size); None for neither.

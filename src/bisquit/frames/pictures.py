@@ -37,7 +37,7 @@ def write_frame(frame: np.ndarray, path: str | os.PathLike[str]) -> None:
     Raises ShapeError for another array, FrameError for another suffix or if it cannot be written.
     """
     path = Path(path)
-    _check_frames(frame, "frame", "(H, W, 3)")
+    check_frames(frame, "frame", "(H, W, 3)")
     options = _SAVE_OPTIONS.get(path.suffix.lower())
     if options is None:
         raise FrameError(f"{path} has no suffix of a picture format: end its name in {', '.join(_SAVE_OPTIONS)}")
@@ -50,7 +50,7 @@ def write_frame(frame: np.ndarray, path: str | os.PathLike[str]) -> None:
 
 def encode_png(frame: np.ndarray) -> bytes:
     """Return a frame, uint8 (H, W, 3) RGB, as the bytes of a PNG file. Raises ShapeError for another array."""
-    _check_frames(frame, "frame", "(H, W, 3)")
+    check_frames(frame, "frame", "(H, W, 3)")
     file = io.BytesIO()
     Image.fromarray(frame).save(file, "PNG", optimize=True)
     return file.getvalue()
@@ -62,7 +62,7 @@ def contact_sheet(frames: np.ndarray, columns: int, gap_px: int = 2) -> np.ndarr
     Returns uint8 (gap + rows * (H + gap), gap + columns * (W + gap), 3). Raises ShapeError for another array or none
     at all.
     """
-    _check_frames(frames, "frames", "(B, H, W, 3)")
+    check_frames(frames, "frames", "(B, H, W, 3)")
     if columns < 1 or gap_px < 0:
         raise ConfigError(f"columns is {columns}, gap_px {gap_px}: they must be at least 1 and at least 0")
     count, height, width, _ = frames.shape
@@ -82,7 +82,8 @@ def paired_sheet(frames: np.ndarray, partners: np.ndarray, most_columns: int = 4
     return contact_sheet(np.stack(rows, axis=1).reshape(-1, *frames.shape[1:]), columns)
 
 
-def _check_frames(array: np.ndarray, what: str, wanted: str) -> None:
+def check_frames(array: np.ndarray, what: str, wanted: str) -> None:
+    """Raise ShapeError unless an array is uint8 of the wanted shape, such as "(H, W, 3)", and not empty."""
     n_dims = wanted.count(",") + 1
     if array.dtype != np.uint8 or array.ndim != n_dims or array.shape[-1] != 3 or array.size == 0:
         raise ShapeError(f"{what}: got {array.dtype} {array.shape}, need uint8 {wanted}, not empty")
