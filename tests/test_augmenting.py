@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,7 @@ def set_of(frames: np.ndarray) -> FrameSet:
 
 def test_as_many_as_are_wanted_are_painted_and_each_can_be_painted_again(model: Pipeline):
     settings = SamplingConfig(guidance=2.0)
-    taken = paint_class(model, "sand", AugmentConfig(per_class=10), seed=3, settings=settings)
+    taken = list(paint_class(model, "sand", AugmentConfig(per_class=10), seed=3, settings=settings))
     assert len(taken) == 10
     numbers = [picture.number for picture in taken]
     assert numbers == sorted(set(numbers))
@@ -48,7 +49,7 @@ def test_as_many_as_are_wanted_are_painted_and_each_can_be_painted_again(model: 
 
 
 def test_the_likeliest_are_taken(model: Pipeline):
-    taken = paint_class(model, "ice", AugmentConfig(per_class=5, likely_share=0.25))
+    taken = list(paint_class(model, "ice", AugmentConfig(per_class=5, likely_share=0.25)))
     bits = model.paint(range(20), seed=taken[0].seed, class_name="ice").bits
     assert sorted(picture.bits for picture in taken) == pytest.approx(sorted(bits)[:5])
 
@@ -62,16 +63,16 @@ def test_bits_are_those_of_the_prior_told_of_the_class(model: Pipeline):
 
 def test_classes_and_seeds_have_pictures_of_their_own(model: Pipeline):
     config = AugmentConfig(per_class=3)
-    seeds = {paint_class(model, name, config, seed=seed)[0].seed for name in ("ice", "sand") for seed in (0, 1)}
+    seeds = {next(paint_class(model, name, config, seed=seed)).seed for name in ("ice", "sand") for seed in (0, 1)}
     assert len(seeds) == 4
 
 
 def test_copies_of_real_frames_are_left_out_and_others_painted(model: Pipeline):
     config = AugmentConfig(per_class=6, likely_share=1.0, least_distance=0.001)
-    plain = paint_class(model, "ice", config)
+    plain = list(paint_class(model, "ice", config))
     copies = {2, 4}
     real = set_of(np.stack([picture.frame for picture in plain if picture.number in copies]))
-    taken = paint_class(model, "ice", config, real=real)
+    taken = list(paint_class(model, "ice", config, real=real))
     assert len(taken) == 6
     assert copies.isdisjoint(picture.number for picture in taken)
     assert all(picture.nearest_rms is not None and picture.nearest_rms >= 0.001 for picture in taken)
@@ -80,8 +81,30 @@ def test_copies_of_real_frames_are_left_out_and_others_painted(model: Pipeline):
 
 def test_a_model_that_paints_nothing_but_copies_is_refused(model: Pipeline):
     real = set_of(np.full((1, 8, 12, 3), 128, dtype=np.uint8))
-    with pytest.raises(ModelError, match=r"within 1\.0 of a real frame"):
-        paint_class(model, "ice", AugmentConfig(per_class=2, least_distance=1.0), real=real)
+    with pytest.raises(ModelError, match=r"of 60 pictures of ice, only 0 could be taken: 40 are within 1\.0 of"):
+        list(paint_class(model, "ice", AugmentConfig(per_class=2, least_distance=1.0), real=real))
+
+
+def test_many_are_painted_some_at_a_time(model: Pipeline, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("bisquit.augmenting.MOST_AT_ONCE", 3)
+    seen: list[tuple[int, int]] = []
+    config = AugmentConfig(per_class=8, likely_share=0.5)
+    taken = list(paint_class(model, "ice", config, progress=lambda done, total: seen.append((done, total))))
+    bits = model.paint(range(16), seed=taken[0].seed, class_name="ice").bits
+    for numbers, count in ((range(6), 3), (range(6, 12), 3), (range(12, 16), 2)):
+        likeliest = sorted(numbers, key=lambda number: bits[number])[:count]
+        assert {p.number for p in taken} & set(numbers) == set(likeliest)
+    shares = [done / total for done, total in seen]
+    assert shares == sorted(shares)
+    assert shares[-1] == 1
+
+
+def test_a_class_that_leads_elsewhere_names_no_folder(model: Pipeline, tmp_path: Path):
+    (picture,) = paint_class(model, "ice", AugmentConfig(per_class=1))
+    for name in ("../ice", "/ice", "..", ""):
+        with pytest.raises(FrameError, match="cannot name a folder"):
+            write_pictures(iter([replace(picture, class_name=name)]), tmp_path / "new", {})
+    assert not list(tmp_path.rglob("*.*"))
 
 
 def test_a_folder_and_a_file_hold_the_same_frames_with_where_they_come_from(model: Pipeline, tmp_path: Path):
@@ -109,7 +132,7 @@ def test_a_folder_and_a_file_hold_the_same_frames_with_where_they_come_from(mode
 def test_a_folder_that_is_not_empty_is_left_alone(model: Pipeline, tmp_path: Path):
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(FrameError, match="not empty"):
-        write_pictures(iter(paint_class(model, "ice", AugmentConfig(per_class=1))), tmp_path, {})
+        write_pictures(paint_class(model, "ice", AugmentConfig(per_class=1)), tmp_path, {})
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 

@@ -32,6 +32,13 @@ def test_a_prompt_is_what_its_encoder_makes_of_it(worded: Conditions):
     assert worded.of_prompt("a hat").tolist() == [0, 0, 0, 1, 0, 0, 0, 0]
 
 
+def test_what_two_know_is_found_by_its_names(worded: Conditions):
+    other = Conditions(("icy", "beach", "desert"), worded.text_encoder)
+    assert worded.shared_with(other) == ([0, 2, *range(3, 8)], [2, 0, *range(3, 8)])
+    assert worded.shared_with(Conditions(("icy",))) == ([2], [0])
+    assert worded.shared_with(Conditions()) == ([], [])
+
+
 def test_nothing_is_zeros():
     assert torch.equal(Conditions(CLASSES).nothing(2), torch.zeros(2, 3))
     assert Conditions().size == 0

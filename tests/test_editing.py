@@ -129,14 +129,63 @@ def test_two_halves_are_joined_by_a_band(editor: Editor):
     np.testing.assert_array_equal(editor.join(left, right, band=0)[0][:, 15:], right[:, 15:])
 
 
+@pytest.mark.parametrize("keep", [0.0, 0.02, 0.5])
+def test_a_variation_is_the_same_alone_and_among_others(editor: Editor, keep: float):
+    varied = editor.vary(picture(), keep, n=30, seed=7)
+    np.testing.assert_array_equal(editor.vary(picture(), keep, n=1, seed=7), varied[:1])
+
+
+def test_a_hole_larger_than_a_frame_is_filled_in_few_windows(editor: Editor, monkeypatch):
+    mask = np.zeros((90, 140), dtype=np.bool_)
+    mask[10:80, 10:130] = True
+    painted: list[int] = []
+    fill = editor.fill
+
+    def counted(frames: np.ndarray, here: np.ndarray, seed: int = 0) -> np.ndarray:
+        painted.append(int(here.sum()))
+        return fill(frames, here, seed)
+
+    monkeypatch.setattr(editor, "fill", counted)
+    editor.inpaint(picture(90, 140), mask)
+    assert sum(painted) == mask.sum()
+    assert len(painted) < 4 * mask.sum() / (HEIGHT * WIDTH)  # half a window each would be the least but for the last
+
+
+def test_many_candidates_are_painted_some_at_a_time(make_tokenizer, monkeypatch):
+    prior = build_prior(CONFIGS["raster"], 3, (5, 8))
+    roughen(prior, 1)
+    editor = Editor(Pipeline(make_tokenizer(), prior, (HEIGHT, WIDTH)), edit=EditConfig(candidates=7))
+    wanted = editor.inpaint(picture(), hole(), n=3)
+    monkeypatch.setattr("bisquit.editing.BATCH", 4)
+    np.testing.assert_array_equal(editor.inpaint(picture(), hole(), n=3), wanted)
+
+
+@pytest.mark.parametrize("edit", ["inpaint", "vary"])
+def test_no_pictures_are_refused(editor: Editor, edit: str):
+    with pytest.raises(ConfigError, match="n is 0"):
+        editor.inpaint(picture(), hole(), n=0) if edit == "inpaint" else editor.vary(picture(), 0.5, n=0)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_a_gpu_edits_as_a_cpu_does(model: Pipeline, precision: Any):
+    def edited() -> np.ndarray:
+        editor = Editor(model, class_name="ice", settings=SamplingConfig(guidance=2.0), precision=precision)
+        return editor.inpaint(picture(), hole(), n=2)
+
+    wanted = edited()
+    model.to("cuda")
+    np.testing.assert_allclose(edited(), wanted, atol=1)  # decoders round in their own ways
+
+
 @pytest.mark.parametrize("keep", [0.0, 0.5, 1.0])
 def test_as_many_tokens_stay_as_are_kept(editor: Editor, model: Pipeline, keep: float, monkeypatch):
     known_of: list[torch.Tensor] = []
     paint = editor._paint
 
-    def watched(tokens: torch.Tensor, known: torch.Tensor, seed: int) -> torch.Tensor:
+    def watched(tokens: torch.Tensor, known: torch.Tensor, seed: int, has_rest: bool) -> torch.Tensor:
         known_of.append(known)
-        painted = paint(tokens, known, seed)
+        painted = paint(tokens, known, seed, has_rest)
         assert torch.equal(painted[known], tokens[known])
         return painted
 
@@ -158,9 +207,9 @@ def test_of_several_fillings_a_raster_prior_takes_the_one_that_fits_what_comes_a
     known = torch.ones(1, 5, 8, dtype=torch.bool)
     known[0, 1:3, 2:5] = False
     one, many = (Editor(model, edit=EditConfig(candidates=n)) for n in (1, 32))
-    each = one._paint(tokens.expand(32, -1, -1), known.expand(32, -1, -1), seed=0)
+    each = one._paint(tokens.expand(32, -1, -1), known.expand(32, -1, -1), seed=0, has_rest=True)
     rest = torch.where(known, prior.token_bits(each), 0.0).sum(dim=(1, 2))
-    assert torch.equal(many._paint(tokens, known, seed=0)[0], each[rest.argmin()])
+    assert torch.equal(many._paint(tokens, known, seed=0, has_rest=True)[0], each[rest.argmin()])
     assert rest.min() < rest[0]
 
 

@@ -11,7 +11,7 @@ from tests.engine.driver import needs_engine
 from bisquit import checkpoint, generate
 from bisquit.checkpoint import PRIOR_FILE, TOKENIZER_FILE, SavedPrior, save_prior, save_tokenizer
 from bisquit.engine import Backend
-from bisquit.errors import CodecError, ConfigError, ModelError, ShapeError, TokenError
+from bisquit.errors import CodecError, ConditionError, ConfigError, ModelError, ShapeError, TokenError
 from bisquit.generate import GREY, Pipeline, load, load_codec
 from bisquit.priors import AnyOrderConfig, AnyOrderPrior, build_prior
 from bisquit.sampling import SamplingConfig
@@ -138,8 +138,12 @@ def test_arrays_that_do_not_fit_are_refused(pipeline: Pipeline):
 
 @pytest.mark.parametrize(("n", "batch_size"), [(0, 1), (1, 0), (-1, 1)])
 def test_no_pictures_are_refused(pipeline: Pipeline, n: int, batch_size: int):
-    with pytest.raises(ConfigError, match=f"n is {n} and batch_size {batch_size}"):
+    with pytest.raises(ConfigError, match="must be at least 1"):
         pipeline.sample(n, batch_size=batch_size)
+    with pytest.raises(ConfigError, match="must be at least 1"):
+        pipeline.paint(range(n), batch_size=batch_size)
+    with pytest.raises(ConditionError, match="nothing is asked for"):
+        pipeline.sample(1, class_name=[])
 
 
 def test_a_prior_over_tokens_of_other_bits_is_refused(make_tokenizer, make_prior):

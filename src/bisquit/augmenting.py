@@ -9,7 +9,7 @@ its bits and the real frame that is nearest to it.
 from __future__ import annotations
 
 import csv
-import io
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -33,7 +33,20 @@ from bisquit.sampling import SamplingConfig
 from bisquit.seeds import derive_seed
 
 METADATA_FILE = "metadata.csv"
-MOST_ROUNDS = 20
+PROVENANCE = {
+    "track": pa.string(),
+    "seed": pa.int64(),
+    "number": pa.int64(),
+    "bits": pa.float64(),
+    "nearest": pa.string(),
+    "nearest_rms": pa.float64(),
+}
+"""What is written of each picture beside its pixels."""
+ROWS_AT_ONCE = 100
+MOST_AT_ONCE = 1000
+"""How many pictures are taken at a time, the likely ones of those that are painted for it."""
+MOST_TRIES = 20
+"""Times as many pictures are painted as it takes where none is a copy, before it is given up."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +83,7 @@ class Painted:
     nearest_rms: float | None
 
     def provenance(self) -> dict[str, Any]:
-        """Return what is known of it, but for its pixels."""
+        """Return what is known of it, but for its pixels, by the names in `PROVENANCE`."""
         return {
             "track": self.class_name,
             "seed": self.seed,
@@ -92,44 +105,46 @@ def paint_class(
     backend: Backend = "auto",
     precision: Precision = "float32",
     progress: Progress | None = None,
-) -> list[Painted]:
-    """Paint pictures of a class, and take those that are likely and no copies, until there are enough.
+) -> Iterator[Painted]:
+    """Paint pictures of a class, and yield those that are likely and no copies, until there are enough.
 
-    real: frames that the model was trained on. Each class has a seed of its own, made from `seed`. Raises ModelError
-    if the model cannot paint, or paints nothing but copies; ConditionError if it does not know the class.
+    real: frames that the model was trained on. Each class has a seed of its own, made from `seed`. They are painted and
+    judged some at a time, so that memory does not grow with how many are wanted. Raises ModelError if the model cannot
+    paint, or paints little but copies; ConditionError if it does not know the class.
     """
     own_seed = derive_seed(seed, "augment", class_name) % 2**31
-    taken: list[Painted] = []
-    painted = 0
-    for _ in range(MOST_ROUNDS):
-        missing = config.per_class - len(taken)
-        if not missing:
-            return taken
-        count = math.ceil(missing / config.likely_share)
+    taken = copies = painted = 0
+    while taken < config.per_class:
+        if painted >= MOST_TRIES * math.ceil(config.per_class / config.likely_share):
+            raise ModelError(
+                f"of {painted:,} pictures of {class_name}, only {taken:,} could be taken: {copies:,} are within "
+                f"{config.least_distance} of a real frame; lower --least-distance, or train a model that does not "
+                "repeat what it has seen"
+            )
+        wanted = min(config.per_class - taken, MOST_AT_ONCE)
+        numbers = range(painted, painted + math.ceil(wanted / config.likely_share))
         found = model.paint(
-            range(painted, painted + count),
+            numbers,
             seed=own_seed,
             settings=settings,
             class_name=class_name,
             backend=backend,
             precision=precision,
-            progress=share_of(progress, len(taken), missing, config.per_class),
+            progress=share_of(progress, taken, wanted, config.per_class),
         )
-        likely = np.sort(np.argsort(found.bits, kind="stable")[:missing])
+        painted += len(numbers)
+        likely = np.sort(np.argsort(found.bits, kind="stable")[:wanted])
         frames = model.decode(found.tokens[likely], model.frame_size)
         near = nearest(frames, real) if real is not None else None
-        for i, row in enumerate(likely.tolist()):
-            distance = None if near is None else float(near.rms[i])
-            if distance is not None and distance < config.least_distance:
-                continue
-            name = real.names[near.index[i]] if real is not None and near is not None else ""
-            bits = float(found.bits[row])
-            taken.append(Painted(frames[i], class_name, own_seed, painted + row, bits, name, distance))
-        painted += count
-    raise ModelError(
-        f"of {painted:,} pictures of {class_name}, all but {len(taken):,} are within {config.least_distance} of a real "
-        "frame: lower --least-distance, or train a model that does not repeat what it has seen"
-    )
+        for frame, i, row in zip(frames, range(wanted), likely.tolist(), strict=True):
+            name, distance = "", None
+            if real is not None and near is not None:
+                name, distance = real.names[near.index[i]], float(near.rms[i])
+                if distance < config.least_distance:
+                    copies += 1
+                    continue
+            taken += 1
+            yield Painted(frame, class_name, own_seed, numbers[row], float(found.bits[row]), name, distance)
 
 
 def chosen_classes(model: Pipeline, names: Sequence[str] | None) -> tuple[str, ...]:
@@ -152,27 +167,38 @@ def write_pictures(pictures: Iterator[Painted], output: Path, source: dict[str, 
         return _write_parquet(pictures, output, source)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise FrameError(f"{output} is not empty: name a new folder, or a file that ends in {PARQUET_SUFFIX}")
-    rows = []
-    for picture in pictures:
-        name = f"{picture.class_name}/{picture.number:06d}.png"
-        with atomic_file(output / name) as partial:
-            partial.write_bytes(encode_png(picture.frame))
-        rows.append({"file_name": name, **picture.provenance(), **source})
-    with atomic_file(output / METADATA_FILE) as partial:  # last: without it the folder is no whole set
-        text = io.StringIO()
-        writer = csv.DictWriter(text, list(rows[0]))
+    written = 0
+    with atomic_file(output / METADATA_FILE) as partial, partial.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, ["file_name", *PROVENANCE, *source])
         writer.writeheader()
-        writer.writerows(rows)
-        partial.write_text(text.getvalue(), encoding="utf-8")
-    return len(rows)
+        for picture in pictures:
+            name = f"{_folder_name(picture.class_name)}/{picture.number:06d}.png"
+            writer.writerow({"file_name": name, **picture.provenance(), **source})
+            with atomic_file(output / name) as image:
+                image.write_bytes(encode_png(picture.frame))
+            written += 1
+    return written  # the metadata has its name only now: without it the folder is no whole set
+
+
+def _folder_name(class_name: str) -> str:
+    """Return a class's name. Raises FrameError if it leads out of the folder that it is to name."""
+    if class_name in ("", ".", "..") or any(mark in class_name for mark in "/\\\0:"):
+        raise FrameError(f"the class {class_name!r} cannot name a folder: write a file that ends in {PARQUET_SUFFIX}")
+    return class_name
 
 
 def _write_parquet(pictures: Iterator[Painted], output: Path, source: dict[str, Any]) -> int:
-    rows = []
-    for picture in pictures:
-        name = f"{picture.class_name}-{picture.number:06d}.png"
-        image = {"bytes": encode_png(picture.frame), "path": name}
-        rows.append({"image": image, **picture.provenance(), "nearest_rms": picture.nearest_rms, **source})
-    with atomic_file(output) as partial:
-        pq.write_table(pa.Table.from_pylist(rows), partial, row_group_size=100, compression="zstd")
-    return len(rows)
+    image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    sources = {name: pa.scalar(value).type for name, value in source.items()}
+    schema = pa.schema({"image": image, **PROVENANCE, **sources})
+    written = 0
+    with atomic_file(output) as partial, pq.ParquetWriter(partial, schema, compression="zstd") as writer:
+        while rows := [_parquet_row(picture, source) for picture in itertools.islice(pictures, ROWS_AT_ONCE)]:
+            writer.write_table(pa.Table.from_pylist(rows, schema))
+            written += len(rows)
+    return written
+
+
+def _parquet_row(picture: Painted, source: dict[str, Any]) -> dict[str, Any]:
+    image = {"bytes": encode_png(picture.frame), "path": f"{picture.class_name}-{picture.number:06d}.png"}
+    return {"image": image, **picture.provenance(), "nearest_rms": picture.nearest_rms, **source}

@@ -44,6 +44,15 @@ class Conditions(Settings):
         """How many numbers a condition has."""
         return len(self.classes) + (TEXT_ENCODERS[self.text_encoder].width if self.text_encoder else 0)
 
+    def shared_with(self, other: Conditions) -> tuple[list[int], list[int]]:
+        """Return which numbers of these conditions say what some of another's say, and which of the other's do."""
+        shared = [name for name in self.classes if name in other.classes]
+        own, others = ([one.classes.index(name) for name in shared] for one in (self, other))
+        if self.text_encoder and self.text_encoder == other.text_encoder:
+            own += range(len(self.classes), self.size)
+            others += range(len(other.classes), other.size)
+        return own, others
+
     def nothing(self, count: int) -> Tensor:
         """Return the conditions of so many pictures of which nothing is said, (count, size) zeros."""
         return torch.zeros(count, self.size)

@@ -87,7 +87,7 @@ class Editor:
                 f"the mask is {mask.dtype} {mask.shape}, the picture {picture.shape[0]} x {picture.shape[1]}: "
                 "a mask has one value for each pixel"
             )
-        return self._complete(np.repeat(picture[None], n, axis=0), mask.copy(), seed, progress)
+        return self._complete(picture, mask.copy(), n, seed, progress)
 
     def extend(
         self,
@@ -110,7 +110,7 @@ class Editor:
             raise ShapeError(f"left, right, top, bottom are {left}, {right}, {top}, {bottom}: none may be negative")
         mask = np.pad(np.zeros(picture.shape[:2], dtype=np.bool_), sides, constant_values=True)
         canvas = np.pad(picture, (*sides, (0, 0)), mode="edge")
-        return self._complete(np.repeat(canvas[None], n, axis=0), mask, seed, progress)
+        return self._complete(canvas, mask, n, seed, progress)
 
     def close_seams(
         self,
@@ -138,7 +138,7 @@ class Editor:
         if horizontal:
             mask[:, :band], mask[:, width - band :] = True, True
         rolled, mask = np.roll(picture, shift, axis=(0, 1)), np.roll(mask, shift, axis=(0, 1))
-        closed = self._complete(np.repeat(rolled[None], n, axis=0), mask, seed, progress)
+        closed = self._complete(rolled, mask, n, seed, progress)
         return np.roll(closed, (-shift[0], -shift[1]), axis=(1, 2))
 
     def join(
@@ -165,7 +165,7 @@ class Editor:
         both = np.concatenate((left[:, :middle], right[:, middle:]), axis=1)
         mask = np.zeros(both.shape[:2], dtype=np.bool_)
         mask[:, middle - band : middle + band] = True
-        return self._complete(np.repeat(both[None], n, axis=0), mask, seed, progress)
+        return self._complete(both, mask, n, seed, progress)
 
     def vary(self, picture: np.ndarray, keep: float, n: int = 1, seed: int = 0) -> np.ndarray:
         """Paint a picture of the model's size anew, but for a share of its tokens, scattered, which stay.
@@ -173,21 +173,25 @@ class Editor:
         The whole picture goes through the tokenizer. Raises ShapeError if it is of another size.
         """
         require(0 <= keep <= 1, "keep", keep, "in [0, 1]")
+        _check_number(n)
         check_frames(picture, "picture", "(H, W, 3)")
         if picture.shape[:2] != self.window:
             raise ShapeError(f"the picture is {picture.shape[:2]}: this model varies pictures of {self.window}")
         tokens = torch.from_numpy(self.model.encode(picture[None])).expand(n, -1, -1)
         draws = [torch.Generator().manual_seed(derive_seed(seed, "kept", number)) for number in range(n)]
         known = torch.stack([torch.rand(self.prior.grid, generator=generator) < keep for generator in draws])
-        return self.model.decode(self._paint(tokens, known, seed).numpy(), self.window)
+        return self.model.decode(self._paint(tokens, known, seed, has_rest=0 < keep < 1).numpy(), self.window)
 
-    def _complete(self, canvases: np.ndarray, mask: np.ndarray, seed: int, progress: Progress | None) -> np.ndarray:
-        """Paint what a mask covers in each of some pictures, (n, H, W, 3), window after window."""
+    def _complete(
+        self, canvas: np.ndarray, mask: np.ndarray, n: int, seed: int, progress: Progress | None
+    ) -> np.ndarray:
+        """Paint what a mask covers in each of n copies of a picture, window after window."""
+        _check_number(n)
         height, width = self.window
         if mask.shape[0] < height or mask.shape[1] < width:
             raise ShapeError(f"the picture is {mask.shape[0]} x {mask.shape[1]}: this model needs {height} x {width}")
         total, number = int(mask.sum()), 0
-        canvases = canvases.copy()
+        canvases = np.repeat(canvas[None], n, axis=0)
         while mask.any():
             top, left = self._best_window(mask)
             place = (slice(top, top + height), slice(left, left + width))
@@ -201,7 +205,11 @@ class Editor:
         return canvases
 
     def _best_window(self, mask: np.ndarray) -> tuple[int, int]:
-        """Return top and left of the window that has something to paint and knows the most, in the middle of equals."""
+        """Return top and left of the window to paint next, in the middle of equals.
+
+        It is one that covers all there is to paint; else one of those that know at least half of themselves, with the
+        most to paint; else that which knows the most, but not all.
+        """
         height, width = self.window
         p = self.model.tokenizer.patch_size
         tops, lefts = (
@@ -215,9 +223,12 @@ class Editor:
             - sums[np.ix_(tops + height, lefts)]
             + sums[np.ix_(tops, lefts)]
         )
-        covered = int(mask.sum())
-        whole = unknown == covered  # what fits into one window is painted at once
-        candidates = np.argwhere(whole if whole.any() else (unknown == unknown[unknown > 0].min()))
+        known_enough = unknown[(unknown > 0) & (2 * unknown <= height * width)]
+        if (unknown == mask.sum()).any():
+            wanted = mask.sum()
+        else:
+            wanted = known_enough.max() if known_enough.size else unknown[unknown > 0].min()
+        candidates = np.argwhere(unknown == wanted)
         middle = candidates.mean(axis=0)
         row, column = candidates[np.square(candidates - middle).sum(axis=1).argmin()]
         return int(tops[row]), int(lefts[column])
@@ -229,7 +240,8 @@ class Editor:
         known = torch.from_numpy(~padded.reshape(h, p, w, p).any(axis=(1, 3)))
         smooth = np.stack([_rounded(membrane(frame.astype(np.float64), mask)) for frame in frames])
         tokens = torch.from_numpy(self.model.encode(smooth))
-        painted_tokens = self._paint(tokens, known.expand(len(frames), -1, -1), seed)
+        has_rest = bool(known.any() and not known.all())
+        painted_tokens = self._paint(tokens, known.expand(len(frames), -1, -1), seed, has_rest)
         painted = self.model.decode(painted_tokens.numpy(), mask.shape).astype(np.float64)
         filled = frames.copy()
         for i, frame in enumerate(frames):
@@ -237,25 +249,29 @@ class Editor:
             filled[i][mask] = _rounded(painted[i] + offset)[mask]
         return filled
 
-    def _paint(self, tokens: Tensor, known: Tensor, seed: int) -> Tensor:
-        """Return tokens (n, h, w) of which those that are not known, bool (n, h, w), are painted."""
+    def _paint(self, tokens: Tensor, known: Tensor, seed: int, has_rest: bool) -> Tensor:
+        """Return tokens (n, h, w) of which those that are not known, bool (n, h, w), are painted.
+
+        has_rest: whether fillings are to be judged by what is known.
+        """
         is_blind = not isinstance(self.prior, AnyOrderPrior)  # to what comes after a hole
-        each = self.edit.candidates if is_blind and bool(known.any() and not known.all()) else 1
-        parts = []
-        for start in range(0, len(tokens), max(1, BATCH // each)):
-            rows = slice(start, start + max(1, BATCH // each))
-            given = torch.where(known[rows], tokens[rows], -1).repeat_interleave(each, dim=0)
-            numbers = range(rows.start * each, rows.start * each + len(given))
-            path, guide = self._ways(known[rows].repeat_interleave(each, dim=0))
+        each = self.edit.candidates if is_blind and has_rest else 1
+        given = torch.where(known, tokens, -1).repeat_interleave(each, dim=0)
+        parts, costs = [], []
+        for numbers in (range(len(given))[start : start + BATCH] for start in range(0, len(given), BATCH)):
+            here = given[numbers.start : numbers.stop]
+            path, guide = self._ways(here >= 0)
             painted = paint(
-                self._painter, numbers, seed=seed, settings=self.settings, given=given, path=path, guide=guide
+                self._painter, numbers, seed=seed, settings=self.settings, given=here, path=path, guide=guide
             )
-            if each > 1:
-                rest = torch.where(given >= 0, self._painter.token_bits(painted, path), 0.0).flatten(1).sum(dim=1)
-                best = rest.view(-1, each).argmin(dim=1) + torch.arange(0, len(given), each)
-                painted = painted[best]
             parts.append(painted)
-        return torch.cat(parts)
+            if each > 1:
+                bits = self._painter.token_bits(painted.to(self.prior.device), path).cpu()
+                costs.append(torch.where(here >= 0, bits, 0.0).flatten(1).double().sum(dim=1))
+        if each == 1:
+            return torch.cat(parts)
+        best = torch.cat(costs).view(-1, each).argmin(dim=1) + torch.arange(0, len(given), each)
+        return torch.cat(parts)[best]
 
     @torch.no_grad()
     def _ways(self, known: Tensor) -> tuple[Way | None, Way | None]:
@@ -263,11 +279,15 @@ class Editor:
         prior = self.prior
         if not isinstance(prior, AnyOrderPrior):
             return ways(prior, self.condition, len(known))
-        path = prior.after(known)
+        path = prior.after(known.to(prior.device))
         if self.condition is None:
             return path, None
-        conditions = self.condition.expand(len(known), -1)
+        conditions = self.condition.to(prior.device).expand(len(known), -1)
         return prior.shown(path, conditions), prior.shown(path, torch.zeros_like(conditions))
+
+
+def _check_number(n: int) -> None:
+    require(n >= 1, "n", n, "at least 1")
 
 
 def _rounded(levels: np.ndarray) -> np.ndarray:

@@ -28,8 +28,9 @@ from bisquit.checkpoint import (
     load_tokenizer,
 )
 from bisquit.conditioning import Conditions
+from bisquit.config import require
 from bisquit.engine import Backend, Precision, paint, prepare
-from bisquit.errors import ConditionError, ConfigError, ModelError, ShapeError
+from bisquit.errors import ConditionError, ModelError, ShapeError
 from bisquit.features import FeatureNetwork
 from bisquit.priors import Path as Way
 from bisquit.priors import Prior, RasterPrior, SequentialPrior
@@ -143,8 +144,6 @@ class Pipeline:
         called with tokens done and to do. preview: called with the partial pictures of the batch at hand. Raises
         ModelError if the model has no prior that can paint token by token, ConditionError as `condition` does.
         """
-        if n < 1 or batch_size < 1:
-            raise ConfigError(f"n is {n} and batch_size {batch_size}: both must be at least 1")
         batches = self._batches(
             *(range(n), seed, settings, self.condition(class_name, prompt), batch_size, backend, precision),
             *(progress, preview),
@@ -172,8 +171,9 @@ class Pipeline:
         tokens, bits = [], []
         for batch in self._batches(numbers, seed, settings, condition, batch_size, backend, precision, progress):
             tokens.append(batch.tokens)
-            bits.append(batch.painter.token_bits(batch.tokens, batch.path).double().sum(dim=(1, 2)))
-        return Painting(torch.cat(tokens).numpy(), torch.cat(bits).cpu().numpy())
+            costs = batch.painter.token_bits(batch.tokens.to(batch.painter.device), batch.path)
+            bits.append(costs.double().sum(dim=(1, 2)).cpu())
+        return Painting(torch.cat(tokens).numpy(), torch.cat(bits).numpy())
 
     def _batches(
         self,
@@ -188,6 +188,8 @@ class Pipeline:
         preview: Preview | None = None,
     ) -> Iterator[_Batch]:
         """Yield pictures of a seed, painted batch by batch. See `sample`."""
+        require(len(numbers) >= 1, "the number of pictures", len(numbers), "at least 1")
+        require(batch_size >= 1, "batch_size", batch_size, "at least 1")
         prior = self.painting_prior()
         if condition is not None and condition.ndim == 2 and len(condition) != len(numbers):
             raise ConditionError(f"{len(condition)} pictures are asked for, and {len(numbers)} are to be painted")
@@ -223,6 +225,8 @@ class Pipeline:
         asked, of = (class_name, self.conditions.of_class) if prompt is None else (prompt, self.conditions.of_prompt)
         if asked is None or isinstance(asked, str):
             return None if asked is None else of(asked)
+        if not len(asked):
+            raise ConditionError("nothing is asked for: name one class or prompt for all pictures, or one for each")
         found = {one: of(one) for one in dict.fromkeys(asked)}
         return torch.stack([found[one] for one in asked])
 
@@ -247,8 +251,10 @@ def ways(prior: SequentialPrior, condition: Tensor | None, count: int) -> tuple[
     """
     if condition is None:
         return None, None
-    conditions = condition.to(next(iter(prior.state_dict().values())).device).expand(count, -1)
-    return prior.conditioned(conditions, count), prior.conditioned(torch.zeros_like(conditions), count)
+    rows = condition.to(prior.device).view(-1, condition.shape[-1])  # one row for all, or one for each
+    found = [prior.conditioned(row, len(row)) for row in (rows, torch.zeros_like(rows[:1]))]
+    path, guide = (way and (way.expand(count) if len(way.around) == 1 else way) for way in found)
+    return path, guide
 
 
 def load(model: str | os.PathLike[str]) -> Pipeline:

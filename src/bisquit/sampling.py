@@ -207,7 +207,6 @@ def sample(
         given = torch.full((batch, *prior.grid), -1)
     check_given(given, prior, batch)
     ways = both_ways(settings, path, guide)
-    device = next(iter(prior.state_dict().values())).device
     path = None if path is None else path.to("cpu")
     guide = None if guide is None else guide.to("cpu")
     noise = Noise(seed, numbers, prior.grid[1], prior.codebook_size)
@@ -218,7 +217,7 @@ def sample(
 
     state = prior.start(2 * batch if is_guided else batch, ways)
     for step, scale in enumerate(scales):
-        last = steps[:, step - 1].to(device) if step else None
+        last = steps[:, step - 1].to(prior.device) if step else None
         if last is not None and is_guided:
             last = last.repeat(2)
         here, logits = noise.next(), prior.next_logits(state, last).cpu()
@@ -229,8 +228,9 @@ def sample(
         steps[:, step] = torch.where(is_given[:, step], steps[:, step], winners)
         for i in (in_doubt & ~is_given[:, step]).nonzero().flatten().tolist():
             exact, one = exact or prior.exact(), slice(i, i + 1)
-            own, guides = (way and way.rows(one) for way in (path, guide))
-            again = guided_logits(exact, to_grid(steps[one], own, prior.grid), step, settings, own, guides)
+            own, guides = (way and way.rows(one).to(exact.device) for way in (path, guide))
+            tokens = to_grid(steps[one].to(exact.device), own, prior.grid)
+            again = guided_logits(exact, tokens, step, settings, own, guides).cpu()
             steps[i, step] = race(again, here[one], settings).tokens[0]
         if on_token:
             on_token(step + 1, to_grid(steps, path, prior.grid))

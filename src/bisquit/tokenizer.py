@@ -73,6 +73,11 @@ class Tokenizer(nn.Module):
         quantized = self.quantizer(self.autoencoder.encode(x))
         return TokenizerOutput(self.autoencoder.decode(quantized.codes), quantized.tokens, quantized.loss)
 
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return next(self.parameters()).device
+
     @torch.no_grad()
     def encode(self, frames: Tensor) -> Tensor:
         """Turn frames into tokens.
@@ -80,7 +85,7 @@ class Tokenizer(nn.Module):
         frames: uint8 (B, H, W, 3) of any size; one that the patch does not divide is padded by repeating its edge.
         Returns int64 (B, h, w). Raises ShapeError on other types and shapes.
         """
-        x = pad_to_patches(to_float(frames.to(self._device)), self.patch_size)
+        x = pad_to_patches(to_float(frames.to(self.device)), self.patch_size)
         tokens: Tensor = self.quantizer(self.autoencoder.encode(x)).tokens
         return tokens
 
@@ -98,7 +103,7 @@ class Tokenizer(nn.Module):
             raise ShapeError(
                 f"tokens are {tuple(tokens.shape)}: frames of {height} x {width} have {self.grid(height, width)}"
             )
-        x = self.autoencoder.decode(self.quantizer.codes(tokens.to(self._device)))
+        x = self.autoencoder.decode(self.quantizer.codes(tokens.to(self.device)))
         return to_uint8(x)[:, :height, :width].contiguous()
 
     def fingerprint(self) -> str:
@@ -107,7 +112,3 @@ class Tokenizer(nn.Module):
         if not config["autoencoder"]["decoder_depth"]:
             del config["autoencoder"]["decoder_depth"]  # some fingerprints are older than it
         return fingerprint(config, self)
-
-    @property
-    def _device(self) -> torch.device:
-        return next(self.parameters()).device

@@ -181,7 +181,7 @@ def tokenize(
 def _encoder(tokenizer: Tokenizer) -> Iterator[Callable[[Tensor], Tensor]]:
     """Yield the fastest way from many frames, uint8 (B, H, W, 3), to tokens, int64 (B, h, w)."""
     encode = prepared_encode(tokenizer)
-    if next(tokenizer.parameters()).device.type != "cpu":
+    if tokenizer.device.type != "cpu":
         yield encode
         return
     threads = torch.get_num_threads()

@@ -131,6 +131,7 @@ def test_without_samples_nothing_is_judged(run: Run, trained: Trained, frame_fol
         (("--samples", "17"), "samples is 17: it must be at most 16"),
         (("--real", "bundled:train"), "those of --real 100 x 150"),
         (("--samples", "0", "--neighbours", "sheet.png"), "say how many with --samples"),
+        (("--samples", "0", "--by-class"), "say how many with --samples"),
         (("--neighbours", "sheet.txt"), "sheet.txt must end like a picture"),
         (("--temperature", "-1"), "temperature is -1.0"),
         (("--size", "11x16"), "pass --size 12x16"),

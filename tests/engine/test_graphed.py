@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from bisquit import transformer
-from bisquit.engine import graphed
+from bisquit.engine import graphed, paint
 from bisquit.engine.graphed import GraphedPrior, GraphedState
 from bisquit.errors import ConfigError, ModelError, ShapeError, TokenError
 from bisquit.priors import RasterPrior
@@ -301,6 +301,22 @@ def test_bfloat16_is_near(make_prior, form: dict[str, Any]):
     logits, wanted = steps(ours, ours.start(3), tokens), prior.logits(tokens)
     assert logits.dtype == ours.logits(tokens).dtype == torch.float32
     assert relative_error(logits, wanted) < 0.02
+
+
+def test_a_way_is_added_in_the_type_of_the_weights(make_prior):
+    prior = make_prior(grid=(3, 40))
+    ours, tokens = GraphedPrior(prior), random_tokens(3, prior)
+    path = prior.conditioned(torch.zeros(3, 0), 3)
+    logits = ours.logits(tokens, path)
+    assert logits.dtype == torch.float32
+    assert relative_error(logits, prior.logits(tokens)) < 0.02
+    painted = paint(ours, range(2), seed=0, path=path.rows(slice(2)))
+    assert painted.shape == (2, 3, 40)
+
+
+def test_guidance_towards_nothing_is_refused(make_prior):
+    with pytest.raises(ConfigError, match="none is given"):
+        paint(GraphedPrior(make_prior(), torch.float32), range(2), seed=0, settings=SamplingConfig(guidance=2.0))
 
 
 def test_rotary_angles_keep_their_digits(make_prior):

@@ -103,6 +103,29 @@ def test_the_gradient_reaches_every_parameter(config: PriorConfig):
         assert parameter.grad.abs().sum() > 0, name
 
 
+def test_what_is_said_of_a_picture_is_added_alike_in_any_batch():
+    transformer = TransformerConfig(width=256, n_layers=1, n_heads=2, feed_forward=12)
+    prior = sequential(RasterConfig(transformer=transformer, condition_size=404))
+    condition = condition_of(prior, 65)
+    assert condition is not None
+    together = prior.conditioned(condition, 65)
+    assert together is not None
+    for number in (0, 30, 64):
+        rows = slice(number, number + 1)
+        alone = prior.conditioned(condition[rows], 1)
+        assert alone is not None
+        assert torch.equal(alone.places, together.places[rows])
+
+
+@every_sequential_prior
+def test_bits_are_measured_some_pictures_at_a_time(config: PriorConfig, monkeypatch: pytest.MonkeyPatch):
+    prior, tokens = sequential(config), random_tokens(5, 3, (2, 3))
+    wanted = prior.token_bits(tokens)
+    monkeypatch.setattr("bisquit.priors.base.MOST_LOGITS", 100)  # two pictures of 48
+    torch.testing.assert_close(prior.token_bits(tokens), wanted, rtol=1e-5, atol=1e-5)
+    assert prior.token_bits(tokens[:0]).shape == (0, 2, 3)
+
+
 @every_prior
 @pytest.mark.parametrize("shape", [(1, 3, 2), (1, 2, 4), (1, 6), (2, 3)], ids=str)
 def test_tokens_of_another_grid_are_refused(config: PriorConfig, shape: tuple[int, ...]):

@@ -15,6 +15,7 @@ from bisquit.checkpoint import PRIOR_FILE, load_prior
 from bisquit.conditioning import Conditions
 from bisquit.errors import ConfigError, TokenError
 from bisquit.generate import load
+from bisquit.priors import CausalPrior, build_prior
 from bisquit.record import RunRecord
 from bisquit.tokens import TokenSet
 from bisquit.training import PriorRecipe, train_prior
@@ -95,6 +96,30 @@ def test_the_record_names_classes_and_captions(data, tmp_path: Path):
     assert record.data["classes"] == ["ice", "sand"]
     assert record.data["captions"] == CAPTIONS.fingerprint()
     assert record.recipe["prior"]["condition_size"] == 7
+
+
+def test_what_another_prior_knows_of_classes_finds_its_place(data, tmp_path: Path):
+    tokens = data.tokens
+    config = PRIOR.replace(condition_size=3)
+    start = build_prior(config, tokens.tokenizer.bits, tokens.grid)
+    assert isinstance(start, CausalPrior)
+    still = USUAL.replace(epochs=1, learning_rate=1e-9, muon_learning_rate=1e-9, weight_decay=0, ema_decay=0)
+    prior = train_prior(
+        PriorRecipe(PRIOR, training=still, classes=True),
+        *(tokens, data.valid_tokens, tmp_path),
+        start=start,
+        start_conditions=Conditions(("sand", "lava", "ice")),
+    )
+    assert isinstance(prior, CausalPrior)
+    assert prior.condition is not None
+    assert start.condition is not None
+    torch.testing.assert_close(prior.condition.weight, start.condition.weight[:, [2, 0]], rtol=0, atol=1e-6)
+
+
+def test_a_size_of_conditions_that_nothing_is_told_by_is_refused(data, tmp_path: Path):
+    with pytest.raises(ConfigError, match="pass --classes"):
+        train_prior(PriorRecipe(PRIOR.replace(condition_size=3)), data.tokens, data.valid_tokens, tmp_path)
+    assert not any(tmp_path.iterdir())
 
 
 def test_captions_without_classes_are_refused(data, tmp_path: Path):

@@ -128,7 +128,7 @@ def command(
     With --samples new frames are painted as well, and judged by the frames, which the model must not have seen.
     """
     settings = override(SamplingConfig(), given)
-    _check_outputs(number, neighbours, keep_samples, report)
+    _check_outputs(number, by_class, neighbours, keep_samples, report)
     pipeline = load(model).to(device)
     frame_set = read_frames(frames, size, skip_bad, part)
     _check_size(pipeline, frame_set, exactly=number > 0)
@@ -194,12 +194,16 @@ class Judges(NamedTuple):
     real: FrameSet
 
 
-def _check_outputs(number: int, neighbours: Path | None, keep_samples: Path | None, report: Path | None) -> None:
-    """Refuse, before any work, files that nothing would come into, or that could not be written."""
+def _check_outputs(
+    number: int, by_class: bool, neighbours: Path | None, keep_samples: Path | None, report: Path | None
+) -> None:
+    """Refuse, before any work, flags that nothing would come of, or files that could not be written."""
     if report:
         check_page(report)
-    if not number and (neighbours or keep_samples):
-        raise click.UsageError("--neighbours and --keep-samples are of new frames: say how many with --samples")
+    if not number and (by_class or neighbours or keep_samples):
+        raise click.UsageError(
+            "--by-class, --neighbours and --keep-samples are of new frames: say how many with --samples"
+        )
     if neighbours and neighbours.suffix.lower() not in PICTURE_SUFFIXES:
         raise click.BadParameter(f"{neighbours} must end like a picture, such as .png", param_hint="--neighbours")
 

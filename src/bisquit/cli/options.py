@@ -114,7 +114,7 @@ def seed_option(function: Function) -> Function:
         type=int,
         default=0,
         show_default=True,
-        help="A seed's frame i is the same however many are painted, and whatever --batch-size is.",
+        help="A seed's frame i is the same however many are painted, and however many at a time.",
     )(function)
 
 

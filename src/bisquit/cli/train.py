@@ -109,7 +109,7 @@ def prior(
     if (tokens is None) == (frames is None):
         raise click.UsageError("pass either --tokens or --frames to train on")
     recipe = override(get_preset(preset).prior, given)
-    begun = load(start).prior if start else None
+    begun = load(start) if start else None
     sentences = load_captions(captions) if captions else None
     valid = TokenSet.load(valid_tokens)
     sources = {"valid_tokens": _source(valid_tokens), **_named(start=start, captions=captions)}
@@ -121,7 +121,13 @@ def prior(
         frame_set = read_frames(frames, size, skip_bad, part)
         train, sources["frames"] = FreshTokens(frame_set, valid.tokenizer), _source(frames)
     train_prior(
-        recipe, train, valid, out, resume=resume, preset=preset, sources=sources, start=begun, captions=sentences
+        *(recipe, train, valid, out),
+        resume=resume,
+        preset=preset,
+        sources=sources,
+        start=begun.prior if begun else None,
+        start_conditions=begun.conditions if begun else None,
+        captions=sentences,
     )
     click.echo(f"model in {out}")
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Literal, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from bisquit.config import require
 from bisquit.engine.graphed import GraphedPrior
@@ -18,7 +18,7 @@ from bisquit.engine.native import EnginePrior, engine_missing
 from bisquit.engine.native_tokenizer import EngineTokenizer
 from bisquit.errors import ConfigError
 from bisquit.priors import CausalPrior, Path, RasterPrior, SequentialPrior
-from bisquit.sampling import OnToken, SamplingConfig, sample
+from bisquit.sampling import OnToken, SamplingConfig, both_ways, sample
 from bisquit.tokenizer import Tokenizer
 
 Backend = Literal["auto", "torch", "engine"]
@@ -35,7 +35,8 @@ def prepare(prior: SequentialPrior, backend: Backend = "auto", precision: Precis
     ones in each; bfloat16 is for GPUs. Weights are taken as they are now. Raises ConfigError for what cannot be.
     """
     require(precision in PRECISIONS, "precision", precision, "one of " + ", ".join(PRECISIONS))
-    device = _device(prior, backend)
+    require(backend in BACKENDS, "backend", backend, "one of " + ", ".join(BACKENDS))
+    device = prior.device
     if not isinstance(prior, CausalPrior):
         if backend == "engine" or precision != "float32":
             raise ConfigError(f"the engine and {precision} are for causal priors, not for a {type(prior).__name__}")
@@ -61,15 +62,10 @@ def prepare_tokenizer(tokenizer: Tokenizer, backend: Backend = "auto") -> Intege
     All give the same tokens and pixels. "auto": the engine, where the tokenizer is on the CPU and the engine is built.
     Raises ModelError if it cannot be rounded to integers, ConfigError for what cannot be.
     """
-    is_for_engine = _is_for_engine(_device(tokenizer, backend), backend)
+    require(backend in BACKENDS, "backend", backend, "one of " + ", ".join(BACKENDS))
+    is_for_engine = _is_for_engine(tokenizer.device, backend)
     integer = IntegerTokenizer(tokenizer)
     return EngineTokenizer(integer) if is_for_engine else integer
-
-
-def _device(module: nn.Module, backend: Backend) -> torch.device:
-    """Return where a module is. Raises ConfigError if there is no such backend."""
-    require(backend in BACKENDS, "backend", backend, "one of " + ", ".join(BACKENDS))
-    return next(iter(module.state_dict().values())).device
 
 
 def _is_for_engine(device: torch.device, backend: Backend) -> bool:
@@ -99,10 +95,12 @@ def paint(
     Arguments and result are those of `sample`; on_token may be called less often, but always after as many tokens as a
     row of the grid has.
     """
+    both_ways(settings or SamplingConfig(), path, guide)  # which must fit together, whatever takes them
     if isinstance(prior, GraphedPrior):
         if path is None:
             return prior.paint(numbers, seed=seed, settings=settings, given=given, on_token=on_token)
         prior = prior.inner  # whose steps are not of fixed addresses
+        path, guide = (way and way.to(prior.device, prior.start_vector.dtype) for way in (path, guide))
     loop = prior.paint if isinstance(prior, EnginePrior) else functools.partial(sample, prior)
     return loop(numbers, seed=seed, settings=settings, given=given, path=path, guide=guide, on_token=on_token)
 

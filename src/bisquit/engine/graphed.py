@@ -52,7 +52,8 @@ class GraphedPrior(SequentialPrior):
 
     def logits(self, tokens: Tensor, path: Path | None = None) -> Tensor:
         """Return the logits (B, h w, codebook) of each token of (B, h, w) given those before it, in one pass."""
-        return _at_least_float32(self.inner.logits(tokens, path))
+        way = path and path.to(self.device, self.inner.start_vector.dtype)
+        return _at_least_float32(self.inner.logits(tokens, way))
 
     @torch.inference_mode(False)  # buffers made in inference mode could not be used outside of it
     @torch.no_grad()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import math
 from abc import ABC, abstractmethod
+from itertools import chain
 from typing import Any, NamedTuple
 
 import torch
@@ -18,6 +19,9 @@ from torch.autograd.function import once_differentiable
 from bisquit.config import Settings
 from bisquit.errors import ConfigError, ShapeError, TokenError
 from bisquit.fingerprint import fingerprint
+
+MOST_LOGITS = 2**26
+"""How many logits are made at once to measure bits, where one picture alone does not have more."""
 
 
 class Prior(nn.Module, ABC):
@@ -31,6 +35,11 @@ class Prior(nn.Module, ABC):
     def condition_size(self) -> int:
         """How many numbers a condition has that tells this prior what to paint; 0 if it takes none."""
         return 0
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return next(chain(self.parameters(), self.buffers())).device
 
     @property
     def codebook_size(self) -> int:
@@ -104,10 +113,15 @@ class Path(NamedTuple):
         """Return the ways of some of the pictures."""
         return Path(self.places[rows], self.around[rows], None if self.order is None else self.order[rows])
 
-    def to(self, device: torch.device | str) -> Path:
-        """Return the same ways on a device."""
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Path:
+        """Return the same ways on a device, and what is added to inputs in a type."""
         order = None if self.order is None else self.order.to(device)
-        return Path(self.places.to(device), self.around.to(device), order)
+        return Path(self.places.to(device, dtype), self.around.to(device), order)
+
+    def expand(self, batch: int) -> Path:
+        """Return the one way that this is for so many pictures, which share its memory."""
+        order = None if self.order is None else self.order.expand(batch, -1)
+        return Path(self.places.expand(batch, -1, -1), self.around.expand(batch, -1, -1), order)
 
     def beside(self, other: Path) -> Path:
         """Return the ways of these pictures and, behind them, those of others; both are in raster order or neither."""
@@ -169,8 +183,11 @@ class SequentialPrior(Prior):
     @torch.no_grad()
     def token_bits(self, tokens: Tensor, path: Path | None = None) -> Tensor:
         """Return how many bits each token of (B, h, w) costs, as float32 (B, h, w)."""
-        nats = token_nats(self.logits(tokens, path), to_steps(tokens, path))
-        return to_grid(nats, path, self.grid) / math.log(2)
+        nats = []
+        for start in range(0, len(tokens), at_once := max(1, MOST_LOGITS // (self.length * self.codebook_size))):
+            part, way = tokens[start : start + at_once], path and path.rows(slice(start, start + at_once))
+            nats.append(to_grid(token_nats(self.logits(part, way), to_steps(part, way)), way, self.grid))
+        return torch.cat(nats) / math.log(2) if nats else tokens.float()
 
 
 def to_steps(tokens: Tensor, path: Path | None) -> Tensor:

@@ -26,6 +26,7 @@ from bisquit.errors import ShapeError
 from bisquit.priors.base import Path, Prior, SequentialPrior, to_steps
 from bisquit.transformer import KeyValueCache, Transformer, TransformerConfig
 
+FIRST_STD = 0.02  # of the weights that stand for tokens and conditions, before training
 LARGEST_SOFTMAX_BITS = 18  # 2**18 logits a token: beyond it, memory goes to the head alone
 
 
@@ -76,11 +77,11 @@ class CausalPrior(SequentialPrior):
         self.transformer = Transformer(config.transformer)
         self.head = nn.Linear(width, self.codebook_size)
         for parameter in (self.embedding.weight, self.start_vector, self.head.weight, *self.neighbours.parameters()):
-            nn.init.normal_(parameter, std=0.02)
+            nn.init.normal_(parameter, std=FIRST_STD)
         nn.init.zeros_(self.head.bias)
         self.condition = nn.Linear(config.condition_size, width, bias=False) if config.condition_size else None
         if self.condition is not None:
-            nn.init.normal_(self.condition.weight, std=0.02)
+            nn.init.normal_(self.condition.weight, std=FIRST_STD)
 
     @abstractmethod
     def add_positions(self) -> None:
@@ -136,12 +137,14 @@ class CausalPrior(SequentialPrior):
     def shown(self, path: Path, condition: Tensor) -> Path:
         """Return the way of pictures that are also to show what a condition (B, condition_size) says.
 
-        Raises ShapeError if it is of another size.
+        What is added for a picture does not depend on the others of its batch. Raises ShapeError if the condition is
+        of another size.
         """
         self.check_condition(condition, len(path.around))
         if self.condition is None:
             return path
-        return path._replace(places=path.places + self.condition(condition).unsqueeze(1))
+        added = torch.stack([self.condition(row) for row in condition.split(1)])  # at once, sums would round otherwise
+        return path._replace(places=path.places + added)
 
     def logits(self, tokens: Tensor, path: Path | None = None) -> Tensor:
         """Return the logits (B, h w, codebook) of each token of (B, h, w) given those before it, in one pass."""

@@ -31,7 +31,8 @@ from bisquit.features import FeatureNetwork
 from bisquit.frames import FrameSet, contact_sheet, relabelled
 from bisquit.frames.augment import Augmentation
 from bisquit.generate import Pipeline
-from bisquit.priors import Prior, SequentialPrior, build_prior
+from bisquit.priors import CausalPrior, Prior, SequentialPrior, build_prior
+from bisquit.priors.causal import FIRST_STD
 from bisquit.seeds import derive_seed
 from bisquit.text import TEXT_ENCODER
 from bisquit.tokenizer import Tokenizer
@@ -123,14 +124,17 @@ def train_prior(
     preset: str | None = None,
     sources: Mapping[str, str] | None = None,
     start: Prior | None = None,
+    start_conditions: Conditions | None = None,
     captions: Captions | None = None,
 ) -> Prior:
     """Train a prior on tokens in the folder `out`, and return it; the tokens' tokenizer is saved beside it.
 
     resume, preset, sources: as for `train_tokenizer`. start: a prior to start from, with its weights wherever they fit.
-    captions: sentences about classes, for a prior that is told of those. Raises TokenError if the two sets of tokens
-    are of different tokenizers or grids, if a recipe that changes frames at random is given tokens, or if one that
-    tells classes is given tokens without; ConfigError, RunError and RunStopped as `train_tokenizer` does.
+    start_conditions: what that one knows, by which what it has learnt of classes and words finds its place. captions:
+    sentences about classes, for a prior that is told of those. Raises TokenError if the two sets of tokens are of
+    different tokenizers or grids, if a recipe that changes frames at random is given tokens, or if one that tells
+    classes is given tokens without; ConfigError if the recipe's prior takes a condition and is told nothing; it,
+    RunError and RunStopped as `train_tokenizer` does.
     """
     _check_tokens(recipe, tokens, valid)
     tokenizer, fingerprint = tokens.tokenizer, tokens.tokenizer.fingerprint()
@@ -150,6 +154,8 @@ def train_prior(
         prior.start_from_bits()
     if start is not None:
         _transfer(prior, start)
+        if teller is not None and isinstance(prior, CausalPrior) and isinstance(start, CausalPrior):
+            _transfer_conditions(prior, teller.conditions, start, start_conditions or Conditions())
     encode = prepared_encode(tokenizer) if isinstance(tokens, FreshTokens) else None
     module = PriorModule(prior, recipe.training, encode, recipe.augmentation, teller)
     record = open_run(wanted, out, resume, recipe)
@@ -186,6 +192,8 @@ def _teller(recipe: PriorRecipe, classes: tuple[str, ...], captions: Captions | 
     if not recipe.classes:
         if captions is not None:
             raise ConfigError("captions are sentences about classes: pass --classes too")
+        if getattr(recipe.prior, "condition_size", 0):
+            raise ConfigError("a prior takes the conditions that it is told of: pass --classes, not their size")
         return None
     if not classes:
         raise TokenError("none of the pictures to train on has a class, of which the prior could be told")
@@ -243,6 +251,17 @@ def _transfer(model: Tokenizer | Prior, start: Tokenizer | Prior) -> None:
             "are left out%s",
             *(found, wanted, len(own) - len(taken), len(own), len(others) - len(taken), grown),
         )
+
+
+def _transfer_conditions(model: CausalPrior, conditions: Conditions, start: CausalPrior, known: Conditions) -> None:
+    """Give a model what another has learnt of the classes and words that both know; of others, it knows nothing yet."""
+    if model.condition is None or start.condition is None:
+        return
+    nn.init.normal_(model.condition.weight, std=FIRST_STD)
+    if start.config.transformer.width == model.config.transformer.width:
+        own, others = conditions.shared_with(known)
+        with torch.no_grad():
+            model.condition.weight[:, own] = start.condition.weight[:, others]
 
 
 def _shape_of(model: Tokenizer | Prior) -> tuple[object, ...]:
