@@ -19,13 +19,12 @@ import torch
 from tests.engine.driver import KERNELS, Case, cases, every_kernel, needs_engine
 from torch import Tensor
 
-from bisquit import sampling
 from bisquit.engine import EnginePrior, IntegerPrior, native
 from bisquit.engine.frequencies import TOTAL
 from bisquit.engine.native import _float_arrays, integer_arrays
 from bisquit.errors import ConfigError, ModelError, ShapeError, TokenError
 from bisquit.priors import RasterPrior, SequentialPrior
-from bisquit.sampling import SamplingConfig, picture_seed, sample
+from bisquit.sampling import SamplingConfig, picture_seed, sample, sequential
 
 pytestmark = needs_engine
 
@@ -308,7 +307,7 @@ def test_pictures_are_the_same_whoever_decides(
     """With so much doubt, PyTorch decides most races: each must be the one that the engine has run."""
     wanted = wanted_pictures(case, precision, settings)
     monkeypatch.setattr(native, "ENGINE_DOUBT", 5.0)
-    monkeypatch.setattr(sampling, "DOUBT", 5.0)
+    monkeypatch.setattr(sequential, "DOUBT", 5.0)
     for threads, kernels in enumerate(KERNELS, start=1):
         engine, decided = EnginePrior(torch_prior(case, precision), threads, kernels), []
         decide = engine._decide

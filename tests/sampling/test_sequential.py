@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from bisquit.errors import ConfigError, ModelError, ShapeError, TokenError
 from bisquit.priors import AnyOrderConfig, AnyOrderPrior, Path, RasterConfig, RasterPrior, SequentialPrior
-from bisquit.sampling import DOUBT, Noise, Ranking, SamplingConfig, check_given, guided, race, sample
+from bisquit.sampling import DOUBT, Noise, SamplingConfig, check_given, guided, race, sample
+from bisquit.sampling.races import Ranking
 from bisquit.transformer import TransformerConfig
 
 FIVE_WAYS = [

@@ -1,0 +1,25 @@
+"""Sampling: from what a prior computes to tokens, a loop for each family of priors; the sampler is not the model."""
+
+from __future__ import annotations
+
+from bisquit.sampling.guidance import both_ways, guided, guided_logits
+from bisquit.sampling.races import DOUBT, Noise, Race, gumbel, picture_seed, race, require_finite
+from bisquit.sampling.sequential import OnToken, check_given, sample
+from bisquit.sampling.settings import SamplingConfig
+
+__all__ = [
+    "DOUBT",
+    "Noise",
+    "OnToken",
+    "Race",
+    "SamplingConfig",
+    "both_ways",
+    "check_given",
+    "guided",
+    "guided_logits",
+    "gumbel",
+    "picture_seed",
+    "race",
+    "require_finite",
+    "sample",
+]

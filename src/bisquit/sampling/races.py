@@ -1,0 +1,112 @@
+"""Races for tokens: from logits and noise to the token that each picture takes.
+
+A token is the winner of a race: each competes with its logit plus temperature times Gumbel noise, which takes token k
+with its chance softmax(logits / temperature)_k. The noise is made of the seed and the picture's number alone, so that
+picture i of a seed has the same tokens in any batch and on any device. That takes one more care, for float32 logits
+differ in their last digits from batch to batch: a race that hangs on less than such a difference is in doubt, and its
+logits are computed once more, for that picture alone, in float64 and on the CPU.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from bisquit.errors import ModelError
+from bisquit.sampling.settings import SamplingConfig
+from bisquit.seeds import derive_seed
+
+# float32 logits of the seed prior are off by up to 1e-5, and not alike in each batch, on each device and in the engine;
+# what hangs on less than this is decided in float64.
+DOUBT = 1e-4
+
+
+class Race(NamedTuple):
+    """The outcome of choosing a token for each picture of a batch."""
+
+    tokens: Tensor
+    """(B,) int64, the winners."""
+    in_doubt: Tensor
+    """(B,) bool, where a change of one logit by the doubt could make another token win."""
+
+
+def race(logits: Tensor, noise: Tensor, settings: SamplingConfig, doubt: float = DOUBT) -> Race:
+    """Choose a token for each picture from logits (B, codebook), off by less than the doubt, and Gumbel noise."""
+    scores = logits.double() + settings.temperature * noise
+    if settings.temperature == 0 or not settings.drops_tokens:
+        first, second = scores.topk(2, dim=1).values.unbind(dim=1)
+        return Race(scores.argmax(dim=1), first - second < doubt)
+    ranking = Ranking(logits, settings)
+    winners = scores.masked_fill(~ranking.allowed(), -torch.inf).argmax(dim=1)
+    rivals = scores.masked_fill(~ranking.allowed(doubt), -torch.inf).topk(2, dim=1)
+    lead = rivals.values[:, 0] - rivals.values[:, 1]
+    is_surely_allowed = ranking.allowed(-doubt).gather(1, rivals.indices[:, :1])[:, 0]
+    return Race(winners, (lead < doubt) | ~is_surely_allowed)
+
+
+class Ranking:
+    """How the tokens of logits (B, codebook) stand among one another, and which may therefore take part in a race."""
+
+    def __init__(self, logits: Tensor, settings: SamplingConfig) -> None:
+        """Rank tokens by their chances softmax(logits / temperature), equal ones alike. The temperature is not 0."""
+        self.logits, self.settings = logits, settings
+        self.chances = (logits.double() / settings.temperature).softmax(dim=1)
+        self.descending, order = logits.sort(dim=1, descending=True)
+        self.chance_before = F.pad(self.chances.gather(1, order).cumsum(dim=1), (1, 0))
+
+    def allowed(self, slack: float = 0.0) -> Tensor:
+        """Return which tokens top-k, top-p and min-p leave, bool (B, codebook); the likeliest always stays.
+
+        slack: each token is judged as if its own logit were higher by that much, all others as they are; lower, if it
+        is negative.
+        """
+        settings, kept = self.settings, torch.ones_like(self.logits, dtype=torch.bool)
+        likelier = torch.searchsorted(-self.descending, -(self.logits + slack))  # how many others there are above each
+        likelier_chance = self.chance_before.gather(1, likelier)
+        if slack < 0:  # then each was counted among those above itself
+            likelier, likelier_chance = likelier - 1, likelier_chance - self.chances
+        if settings.top_k > 0:
+            kept &= likelier < settings.top_k
+        if settings.top_p < 1:  # the smallest set of likeliest tokens that has top_p together: Holtzman et al. 2020
+            kept &= likelier_chance < settings.top_p + slack / settings.temperature
+        if settings.min_p > 0:
+            least = self.descending[:, :1] + settings.temperature * math.log(settings.min_p)
+            kept &= self.logits + slack >= least
+        return kept | (likelier == 0)
+
+
+def gumbel(uniform: Tensor) -> Tensor:
+    """Return Gumbel noise, float64, of numbers that are uniform in (0, 1)."""
+    return -(-uniform.log()).log()
+
+
+def picture_seed(seed: int, number: int) -> int:
+    """Return the seed of the generator from which picture `number` of a seed takes its noise."""
+    return derive_seed(seed, "picture", number)
+
+
+class Noise:
+    """The Gumbel noise of some pictures of a seed, a row of the grid at a time, as it is asked for."""
+
+    def __init__(self, seed: int, numbers: Sequence[int], row: int, codebook_size: int) -> None:
+        self._generators = [torch.Generator().manual_seed(picture_seed(seed, number)) for number in numbers]
+        self._shape = (row, codebook_size)
+        self._drawn: list[Tensor] = []
+
+    def next(self) -> Tensor:
+        """Return the noise of the next token, float64 (B, codebook)."""
+        if not self._drawn:
+            uniform = [torch.rand(self._shape, generator=g, dtype=torch.float64) for g in self._generators]
+            self._drawn = list(gumbel(torch.stack(uniform, dim=1)).flip(0))  # (row, B, codebook)
+        return self._drawn.pop()
+
+
+def require_finite(is_finite: bool) -> None:
+    """Raise ModelError unless a prior's logits are finite."""
+    if not is_finite:
+        raise ModelError("the prior's logits are not finite: its weights are damaged, or its training diverged")

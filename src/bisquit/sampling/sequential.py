@@ -1,0 +1,84 @@
+"""The loop that paints token after token, in the order of a sequential prior's steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from bisquit.errors import ShapeError, TokenError
+from bisquit.priors import Path, SequentialPrior
+from bisquit.priors.base import to_grid, to_steps
+from bisquit.sampling.guidance import both_ways, guided, guided_doubt, guided_logits
+from bisquit.sampling.races import DOUBT, Noise, race, require_finite
+from bisquit.sampling.settings import SamplingConfig
+
+OnToken = Callable[[int, Tensor], None]
+"""Called after each token with how many are done and with all tokens (B, h, w); those to come are 0."""
+
+
+@torch.no_grad()
+def sample(
+    prior: SequentialPrior,
+    numbers: Sequence[int],
+    *,
+    seed: int,
+    settings: SamplingConfig | None = None,
+    given: Tensor | None = None,
+    path: Path | None = None,
+    guide: Path | None = None,
+    on_token: OnToken | None = None,
+) -> Tensor:
+    """Paint pictures as one batch, token after token, with the prior's cache.
+
+    The prior computes logits wherever it is; the races are run on the CPU. numbers: which pictures of the seed. given:
+    (len(numbers), h, w) int64, tokens that are kept as they are, -1 where one is to be painted. path: the pictures'
+    way, else the prior's own. guide: the way of the guides, of the same order, for guidance other than 1. Returns
+    their tokens, int64 (len(numbers), h, w), on the CPU. Raises ModelError if the prior's logits are not finite,
+    ShapeError or TokenError if `given` does not fit, ConfigError for guidance without a guide.
+    """
+    settings = settings or SamplingConfig()
+    prior.eval()
+    batch = len(numbers)
+    if given is None:
+        given = torch.full((batch, *prior.grid), -1)
+    check_given(given, prior, batch)
+    ways = both_ways(settings, path, guide)
+    path = None if path is None else path.to("cpu")
+    guide = None if guide is None else guide.to("cpu")
+    noise = Noise(seed, numbers, prior.grid[1], prior.codebook_size)
+    exact: SequentialPrior | None = None
+    steps, is_given = to_steps(given.clamp_min(0), path).clone(), to_steps(given, path) >= 0
+    scales = settings.guidance_scales(prior.length)
+    is_guided = settings.guidance != 1
+
+    state = prior.start(2 * batch if is_guided else batch, ways)
+    for step, scale in enumerate(scales):
+        last = steps[:, step - 1].to(prior.device) if step else None
+        if last is not None and is_guided:
+            last = last.repeat(2)
+        here, logits = noise.next(), prior.next_logits(state, last).cpu()
+        require_finite(bool(logits.isfinite().all()))
+        if is_guided:
+            logits = guided(logits, scale)
+        winners, in_doubt = race(logits, here, settings, guided_doubt(DOUBT, scale) if is_guided else DOUBT)
+        steps[:, step] = torch.where(is_given[:, step], steps[:, step], winners)
+        for i in (in_doubt & ~is_given[:, step]).nonzero().flatten().tolist():
+            exact, one = exact or prior.exact(), slice(i, i + 1)
+            own, guides = (way and way.rows(one).to(exact.device) for way in (path, guide))
+            tokens = to_grid(steps[one].to(exact.device), own, prior.grid)
+            again = guided_logits(exact, tokens, step, settings, own, guides).cpu()
+            steps[i, step] = race(again, here[one], settings).tokens[0]
+        if on_token:
+            on_token(step + 1, to_grid(steps, path, prior.grid))
+    return to_grid(steps, path, prior.grid)
+
+
+def check_given(given: Tensor, prior: SequentialPrior, batch: int) -> None:
+    """Raise ShapeError unless `given` is int64 (batch, h, w) on the prior's grid, TokenError for no code and not -1."""
+    if len(given) != batch:
+        raise ShapeError(f"{len(given)} pictures are given for {batch}")
+    prior.check(given.clamp_min(0) if given.dtype == torch.int64 else given)
+    if (given < -1).any():
+        raise TokenError(f"a given token is {int(given.min())}: a code, or -1 where one is to be painted")
