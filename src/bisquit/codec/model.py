@@ -51,7 +51,7 @@ class CodecModel:
         self.frame_size = frame_size or self.whole_size
         identity = f"{tokenizer.fingerprint()} {prior.fingerprint()} {self.frame_size[0]} {self.frame_size[1]}"
         self.fingerprint = hashlib.sha256(identity.encode()).digest()[:8]
-        self.at_once = max(1, MOST_LOGITS // (prior.length * prior.codebook_size))
+        self.at_once = max(1, MOST_LOGITS // (prior.steps * prior.symbols))
         self._tokenizer, self._prior = prepare_tokenizer(tokenizer, backend), prepare(prior, backend, "int8")
 
     @property

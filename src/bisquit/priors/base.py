@@ -133,15 +133,37 @@ class SequentialPrior(Prior):
     """A prior that says of each token in turn how likely it is given those before it.
 
     It goes from step to step in raster order, or along a `Path` of its making. Tokens are always on their grid; logits
-    are in the order of the steps.
+    are in the order of the steps. A step decides on a token, or in priors for large codebooks on a part of one: there
+    are then `parts` steps a token, each for some of its bits, and `symbols` outcomes of each, in place of the codebook.
     """
+
+    parts: int = 1
+    """How many steps a token takes, each for as many of its bits, the lowest first."""
+
+    @property
+    def steps(self) -> int:
+        """Steps an image: h w parts."""
+        return self.length * self.parts
+
+    @property
+    def symbols(self) -> int:
+        """How many outcomes a step has: 2**(bits / parts)."""
+        return 2 ** (self.bits // self.parts)
+
+    def to_symbols(self, tokens: Tensor, path: Path | None = None) -> Tensor:
+        """Return what each step decides, (B, steps), for tokens (B, h, w)."""
+        return split(to_steps(tokens, path), self.parts, self.bits // self.parts)
+
+    def to_tokens(self, symbols: Tensor, path: Path | None = None) -> Tensor:
+        """Return the tokens (B, h, w) of what each step decided, (B, steps)."""
+        return to_grid(joined(symbols, self.parts, self.bits // self.parts), path, self.grid)
 
     @abstractmethod
     def logits(self, tokens: Tensor, path: Path | None = None) -> Tensor:
-        """Return the logits (B, h w, codebook) of each token of (B, h, w) given those before it, in one pass."""
+        """Return the logits (B, steps, symbols) of each step of tokens (B, h, w) given those before, in one pass."""
 
     def logits_at(self, tokens: Tensor, step: int, path: Path | None = None) -> Tensor:
-        """Return the logits (B, codebook) of the token of (B, h, w) at one step, given those before it."""
+        """Return the logits (B, symbols) of one step of tokens (B, h, w), given those before it."""
         return self.logits(tokens, path)[:, step]
 
     @abstractmethod
@@ -150,9 +172,9 @@ class SequentialPrior(Prior):
 
     @abstractmethod
     def next_logits(self, state: Any, last: Tensor | None) -> Tensor:
-        """Return the logits (B, codebook) of the next token, given the one before it.
+        """Return the logits (B, symbols) of the next step, given the outcome of the one before it.
 
-        state: as `start` gave it and the calls since have filled it. last: (B,) int64, the token at the step before;
+        state: as `start` gave it and the calls since have filled it. last: (B,) int64, the symbol at the step before;
         None at the first.
         """
 
@@ -178,15 +200,16 @@ class SequentialPrior(Prior):
     def loss(self, tokens: Tensor, condition: Tensor | None = None) -> Tensor:
         """Return the cross-entropy of tokens (B, h, w) in nats a token. condition: see `Prior.loss`."""
         path = None if condition is None else self.conditioned(condition, len(tokens))
-        return token_nats(self.logits(tokens, path), to_steps(tokens, path)).mean()
+        return token_nats(self.logits(tokens, path), self.to_symbols(tokens, path)).mean() * self.parts
 
     @torch.no_grad()
     def token_bits(self, tokens: Tensor, path: Path | None = None) -> Tensor:
         """Return how many bits each token of (B, h, w) costs, as float32 (B, h, w)."""
         nats = []
-        for start in range(0, len(tokens), at_once := max(1, MOST_LOGITS // (self.length * self.codebook_size))):
-            part, way = tokens[start : start + at_once], path and path.rows(slice(start, start + at_once))
-            nats.append(to_grid(token_nats(self.logits(part, way), to_steps(part, way)), way, self.grid))
+        for start in range(0, len(tokens), at_once := max(1, MOST_LOGITS // (self.steps * self.symbols))):
+            some, way = tokens[start : start + at_once], path and path.rows(slice(start, start + at_once))
+            of_steps = token_nats(self.logits(some, way), self.to_symbols(some, way))
+            nats.append(to_grid(of_steps.unflatten(1, (-1, self.parts)).sum(dim=2), way, self.grid))
         return torch.cat(nats) / math.log(2) if nats else tokens.float()
 
 
@@ -201,6 +224,22 @@ def to_grid(steps: Tensor, path: Path | None, grid: tuple[int, int]) -> Tensor:
     if path is not None and path.order is not None:
         steps = torch.empty_like(steps).scatter_(1, path.order, steps)
     return steps.view(-1, *grid)
+
+
+def split(tokens: Tensor, parts: int, part_bits: int) -> Tensor:
+    """Return the parts of tokens (B, T), each of so many of their bits, the lowest first: (B, T parts)."""
+    if parts == 1:
+        return tokens
+    places = part_bits * torch.arange(parts, device=tokens.device)
+    return (tokens.unsqueeze(2) >> places & (2**part_bits - 1)).flatten(1)
+
+
+def joined(symbols: Tensor, parts: int, part_bits: int) -> Tensor:
+    """Return the tokens (B, T) of their parts (B, T parts): what undoes `split`."""
+    if parts == 1:
+        return symbols
+    places = part_bits * torch.arange(parts, device=symbols.device)
+    return (symbols.unflatten(1, (-1, parts)) << places).sum(dim=2)
 
 
 def token_nats(logits: Tensor, tokens: Tensor) -> Tensor:

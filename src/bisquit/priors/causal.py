@@ -27,6 +27,7 @@ from bisquit.priors.base import Path, Prior, SequentialPrior, to_steps
 from bisquit.transformer import KeyValueCache, Transformer, TransformerConfig
 
 FIRST_STD = 0.02  # of the weights that stand for tokens and conditions, before training
+NEIGHBOURS = ((-1, 0), (-1, -1), (-1, 1), (-2, 0))  # (rows, columns) from a token: those that rows above have
 LARGEST_SOFTMAX_BITS = 18  # 2**18 logits a token: beyond it, memory goes to the head alone
 
 
@@ -238,3 +239,13 @@ def around_steps(known: Tensor, around: Tensor, first: int, end: int) -> Tensor:
     """
     part = around[..., first:end, :]
     return known[:, part] if part.ndim == 2 else known.gather(1, part.flatten(1)).view(part.shape)
+
+
+def steps_around(grid: tuple[int, int], neighbours: int) -> Tensor:
+    """Return for each step the steps of its neighbours, int64 (h w, neighbours), h w for those outside of the grid."""
+    h, w = grid
+    rows, columns = torch.arange(h).view(-1, 1, 1), torch.arange(w).view(1, -1, 1)
+    offsets = torch.tensor(NEIGHBOURS[:neighbours], dtype=torch.int64).view(-1, 2)
+    rows, columns = rows + offsets[:, 0], columns + offsets[:, 1]  # each (h, w, neighbours) when combined
+    is_inside = (rows >= 0) & (columns >= 0) & (columns < w)
+    return torch.where(is_inside, rows * w + columns, h * w).flatten(0, 1)

@@ -13,9 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from bisquit.config import require
-from bisquit.priors.causal import CausalConfig, CausalPrior
-
-NEIGHBOURS = ((-1, 0), (-1, -1), (-1, 1), (-2, 0))  # (rows, columns) from the token to be predicted
+from bisquit.priors.causal import NEIGHBOURS, CausalConfig, CausalPrior, steps_around
 
 
 @dataclass(frozen=True)
@@ -58,16 +56,6 @@ class RasterPrior(CausalPrior):
         """Return what positions add to the input of each step, (h w, width); zeros where they add nothing."""
         added: Tensor | None = self.positions()
         return self.start_vector.new_zeros(self.length, self.config.transformer.width) if added is None else added
-
-
-def steps_around(grid: tuple[int, int], neighbours: int) -> Tensor:
-    """Return for each step the steps of its neighbours, int64 (h w, neighbours), h w for those outside of the grid."""
-    h, w = grid
-    rows, columns = torch.arange(h).view(-1, 1, 1), torch.arange(w).view(1, -1, 1)
-    offsets = torch.tensor(NEIGHBOURS[:neighbours], dtype=torch.int64).view(-1, 2)
-    rows, columns = rows + offsets[:, 0], columns + offsets[:, 1]  # each (h, w, neighbours) when combined
-    is_inside = (rows >= 0) & (columns >= 0) & (columns < w)
-    return torch.where(is_inside, rows * w + columns, h * w).flatten(0, 1)
 
 
 class NoPositions(nn.Module):

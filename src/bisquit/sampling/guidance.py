@@ -26,11 +26,11 @@ def guided(logits: Tensor, scale: float) -> Tensor:
 def guided_logits(
     prior: SequentialPrior, tokens: Tensor, step: int, settings: SamplingConfig, path: Path | None, guide: Path | None
 ) -> Tensor:
-    """Return the logits (B, codebook) of the token of (B, h, w) at one step, guided as the settings have it."""
+    """Return the logits (B, symbols) of one step of tokens (B, h, w), guided as the settings have it."""
     own = prior.logits_at(tokens, step, path)
     if settings.guidance == 1:
         return own
-    return guided(torch.cat((own, prior.logits_at(tokens, step, guide))), settings.guidance_scales(prior.length)[step])
+    return guided(torch.cat((own, prior.logits_at(tokens, step, guide))), settings.guidance_scales(prior.steps)[step])
 
 
 def guided_doubt(doubt: float, scale: float) -> float:

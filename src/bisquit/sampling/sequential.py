@@ -9,7 +9,7 @@ from torch import Tensor
 
 from bisquit.errors import ShapeError, TokenError
 from bisquit.priors import Path, SequentialPrior
-from bisquit.priors.base import to_grid, to_steps
+from bisquit.priors.base import to_steps
 from bisquit.sampling.guidance import both_ways, guided, guided_doubt, guided_logits
 from bisquit.sampling.races import DOUBT, Noise, race, require_finite
 from bisquit.sampling.settings import SamplingConfig
@@ -47,10 +47,11 @@ def sample(
     ways = both_ways(settings, path, guide)
     path = None if path is None else path.to("cpu")
     guide = None if guide is None else guide.to("cpu")
-    noise = Noise(seed, numbers, prior.grid[1], prior.codebook_size)
+    noise = Noise(seed, numbers, prior.grid[1] * prior.parts, prior.symbols)
     exact: SequentialPrior | None = None
-    steps, is_given = to_steps(given.clamp_min(0), path).clone(), to_steps(given, path) >= 0
-    scales = settings.guidance_scales(prior.length)
+    steps = prior.to_symbols(given.clamp_min(0), path).clone()
+    is_given = to_steps(given >= 0, path).repeat_interleave(prior.parts, dim=1)
+    scales = settings.guidance_scales(prior.steps)
     is_guided = settings.guidance != 1
 
     state = prior.start(2 * batch if is_guided else batch, ways)
@@ -67,12 +68,12 @@ def sample(
         for i in (in_doubt & ~is_given[:, step]).nonzero().flatten().tolist():
             exact, one = exact or prior.exact(), slice(i, i + 1)
             own, guides = (way and way.rows(one).to(exact.device) for way in (path, guide))
-            tokens = to_grid(steps[one].to(exact.device), own, prior.grid)
+            tokens = prior.to_tokens(steps[one].to(exact.device), own)
             again = guided_logits(exact, tokens, step, settings, own, guides).cpu()
             steps[i, step] = race(again, here[one], settings).tokens[0]
-        if on_token:
-            on_token(step + 1, to_grid(steps, path, prior.grid))
-    return to_grid(steps, path, prior.grid)
+        if on_token and (step + 1) % prior.parts == 0:
+            on_token((step + 1) // prior.parts, prior.to_tokens(steps, path))
+    return prior.to_tokens(steps, path)
 
 
 def check_given(given: Tensor, prior: SequentialPrior, batch: int) -> None:
