@@ -27,8 +27,10 @@ from bisquit.config import Settings
 from bisquit.errors import ModelError
 from bisquit.generate import SHARED_TOKENIZERS, load
 from bisquit.presets import get_preset
+from bisquit.priors import of_kind
 from bisquit.record import RECORD_FILE, RunRecord
 from bisquit.tokenizer import Tokenizer
+from bisquit.training import PriorRecipe
 
 OF_THE_DATA = ("condition_size",)  # settings that no flag is for
 WEIGHTS = Path(__file__).resolve().parent.parent / "src" / "bisquit" / "weights"
@@ -119,7 +121,11 @@ def history(folder: Path) -> list[str]:
     named = record.sources.get("start")
     start = run_of(named)
     preset: Settings = getattr(get_preset(record.preset), record.stage)
-    flags = [f"--preset {record.preset}", *changed_flags(record.recipe, preset.to_dict())]
+    flags = [f"--preset {record.preset}"]
+    if isinstance(preset, PriorRecipe) and record.recipe["prior"]["kind"] != preset.prior.kind:
+        preset = preset.replace(prior=of_kind(preset.prior, record.recipe["prior"]["kind"]))
+        flags.append(f"--prior {preset.prior.kind}")
+    flags += changed_flags(record.recipe, preset.to_dict())
     flags.append("--tokens TOKENS" if "tokens" in record.sources else "--frames FRAMES")
     flags += [f"--captions {Path(record.sources['captions']).name}"] if "captions" in record.sources else []
     flags += [f"--start {start.name if start else Path(named).name}"] if named else []

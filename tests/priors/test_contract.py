@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bisquit.errors import ShapeError, TokenError
+from bisquit.errors import ConfigError, ShapeError, TokenError
 from bisquit.priors import (
+    KINDS,
     PRIORS,
     AnyOrderConfig,
     CausalPrior,
@@ -21,6 +22,7 @@ from bisquit.priors import (
     RasterConfig,
     SequentialPrior,
     build_prior,
+    of_kind,
 )
 from bisquit.priors.base import token_nats
 from bisquit.transformer import TransformerConfig
@@ -300,6 +302,22 @@ def test_bits_are_those_of_the_chances_and_their_mean_is_the_loss(config: PriorC
         assert bits.mean().item() * math.log(2) == pytest.approx(prior.loss(tokens).item(), rel=1e-6)
     chances = prior.logits(tokens).softmax(-1).gather(2, prior.to_symbols(tokens)[..., None])
     torch.testing.assert_close(bits.flatten(), -chances.log2().view(-1, prior.parts).sum(dim=1))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_another_kind_keeps_what_both_have(kind: str):
+    config = RasterConfig(transformer=TINY, neighbours=2, condition_size=3, positions="rotary")
+    other = of_kind(config, kind)
+    assert other.kind == kind
+    assert (other.transformer, other.condition_size) == (TINY, 3)
+    assert of_kind(other, kind) == other
+
+
+def test_a_kind_that_there_is_not_or_that_does_not_fit_is_refused():
+    with pytest.raises(ConfigError, match="one of raster, any-order"):
+        of_kind(RasterConfig(), "mystery")
+    with pytest.raises(ConfigError, match="neighbours is 12"):
+        of_kind(AnyOrderConfig(neighbours=12), "raster")
 
 
 @pytest.mark.parametrize("rows", [1, 7, 1025])

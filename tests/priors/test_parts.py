@@ -101,6 +101,19 @@ def test_a_codebook_that_no_softmax_fits_is_trained():
     assert prior.token_bits(tokens).sum().item() == pytest.approx(18 * loss.item() / 0.6931472, rel=1e-5)
 
 
+def test_parts_may_begin_as_alike_as_their_bits():
+    prior = made(bits=8, parts=2, neighbours=2)
+    before = {name: array.clone() for name, array in prior.state_dict().items()}
+    prior.start_from_bits()
+    for name, array in prior.state_dict().items():
+        if name.endswith(("tables", ".head.weight")) or ".tables." in name:
+            rows = array if array.ndim == 3 else array[None]  # (..., 16, width)
+            assert (rows[:, 0] - rows[:, 1] - rows[:, 2] + rows[:, 3]).abs().max() < 1e-6, name
+            assert not torch.equal(array, before[name]), name
+        else:
+            assert torch.equal(array, before[name]), name
+
+
 def test_the_transformer_runs_once_a_token(monkeypatch: pytest.MonkeyPatch):
     prior, passes = made(), []
     forward = prior.transformer.forward

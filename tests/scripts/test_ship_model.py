@@ -9,6 +9,7 @@ import ship_model
 import torch
 
 from bisquit.presets import get_preset
+from bisquit.priors import of_kind
 from bisquit.record import RunRecord
 
 
@@ -36,6 +37,15 @@ def test_the_commands_name_a_shipped_model_to_start_from_and_captions_but_nothin
     RunRecord("prior", "small", told.to_dict(), {}, "bf16", {}, sources, True).save(tmp_path / "told")
     assert ship_model.history(tmp_path / "told") == [
         "bisquit train prior --preset small --classes --frames FRAMES --captions supertuxkart --start best --out told"
+    ]
+
+
+def test_the_commands_name_another_kind_of_prior_than_the_presets(tmp_path: Path) -> None:
+    recipe = get_preset("small").prior
+    other = recipe.replace(prior=of_kind(recipe.prior, "parts").replace(parts=5))
+    RunRecord("prior", "small", other.to_dict(), {}, "bf16", {}, {"frames": "any"}, True).save(tmp_path / "new")
+    assert ship_model.history(tmp_path / "new") == [
+        "bisquit train prior --preset small --prior parts --parts 5 --frames FRAMES --out new"
     ]
 
 

@@ -14,6 +14,7 @@ from bisquit.cli.settings import override, settings_options
 from bisquit.frames import BUNDLED, FrameSet, load_splits
 from bisquit.generate import load, load_feature_network, shipped_models
 from bisquit.presets import PRESETS, get_preset
+from bisquit.priors import KINDS, of_kind
 from bisquit.tokens import FreshTokens, TokenSet
 from bisquit.training import (
     FeaturesRecipe,
@@ -81,6 +82,9 @@ def tokenizer(
 
 @command.command()
 @click.option("--preset", required=True, help=f"The recipe to start from: {', '.join(PRESETS)}.")
+@click.option(
+    "--prior", "kind", type=click.Choice([*KINDS]), help="Another kind of prior than the preset's, of the same shape."
+)
 @click.option("--tokens", type=OUTPUT, help="Tokens to train on, as `bisquit tokenize` writes them.")
 @click.option("--valid-tokens", required=True, type=OUTPUT, help="Tokens of the same tokenizer to validate on.")
 @click.option("--frames", help="Frames to train on instead, changed at random and tokenized anew each time.")
@@ -93,6 +97,7 @@ def tokenizer(
 @settings_options(PriorRecipe)
 def prior(
     preset: str,
+    kind: str | None,
     tokens: Path | None,
     valid_tokens: Path,
     frames: str | None,
@@ -108,7 +113,10 @@ def prior(
     """Train a prior on tokens; the folder then holds a whole model, its tokenizer too."""
     if (tokens is None) == (frames is None):
         raise click.UsageError("pass either --tokens or --frames to train on")
-    recipe = override(get_preset(preset).prior, given)
+    recipe = get_preset(preset).prior
+    if kind:
+        recipe = recipe.replace(prior=of_kind(recipe.prior, kind))
+    recipe = override(recipe, given)
     begun = load(start) if start else None
     sentences = load_captions(captions) if captions else None
     valid = TokenSet.load(valid_tokens)

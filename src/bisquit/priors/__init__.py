@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
+from bisquit.config import require
 from bisquit.priors.anyorder import AnyOrderConfig, AnyOrderPrior
 from bisquit.priors.base import Path, Prior, SequentialPrior
 from bisquit.priors.causal import CausalPrior
@@ -17,12 +20,27 @@ PRIORS: dict[type, type[Prior]] = {
 }
 
 
+KINDS: dict[str, type[PriorConfig]] = {config().kind: config for config in PRIORS}
+
+
 def build_prior(config: PriorConfig, bits: int, grid: tuple[int, int]) -> Prior:
     """Return the prior that `config` describes, for grids (h, w) of tokens of `bits` bits."""
     return PRIORS[type(config)](config, bits, grid)
 
 
+def of_kind(config: PriorConfig, kind: str) -> PriorConfig:
+    """Return the configuration of a kind of prior that has what `config` has, wherever both have it.
+
+    Raises ConfigError if there is no such kind, or if what they share does not fit it.
+    """
+    require(kind in KINDS, "prior", kind, "one of " + ", ".join(KINDS))
+    names = {field.name for field in fields(KINDS[kind])} - {"kind"}
+    shared = {field.name: getattr(config, field.name) for field in fields(config) if field.name in names}
+    return KINDS[kind](**shared)
+
+
 __all__ = [
+    "KINDS",
     "PRIORS",
     "AnyOrderConfig",
     "AnyOrderPrior",
@@ -36,4 +54,5 @@ __all__ = [
     "RasterPrior",
     "SequentialPrior",
     "build_prior",
+    "of_kind",
 ]

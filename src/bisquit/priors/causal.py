@@ -104,12 +104,9 @@ class CausalPrior(SequentialPrior):
         Tokens that differ in one bit look alike, and so are then their vectors, before training has told: it goes
         faster, most of all for rare ones. (As `__init__` has it, each token begins by itself.)
         """
-        codes = torch.arange(self.codebook_size, device=self.start_vector.device).unsqueeze(1)
-        signs = (codes >> torch.arange(self.bits, device=codes.device) & 1) * 2.0 - 1  # (codebook, bits)
         for table in (self.embedding.weight, self.head.weight, *self.neighbours.parameters()):
-            vectors = torch.randn(self.bits, table.shape[1], device=codes.device) * (0.1 / self.bits**0.5)
             table.zero_()  # a neighbour's last row is for none
-            table[: self.codebook_size] = signs @ vectors
+            table[: self.codebook_size] = vectors_from_bits(self.bits, table)
 
     @torch.no_grad()
     def grow_from(self, other: Prior) -> bool:
@@ -230,6 +227,13 @@ class CausalState(NamedTuple):
     tokens: Tensor
     """(B, h w + 1) int64 in the order of the steps, as `CausalPrior.unknown` has them where none is known yet."""
     path: Path | None
+
+
+def vectors_from_bits(bits: int, like: Tensor) -> Tensor:
+    """Draw vectors for all tokens of so many bits, each the sum of vectors for its bits: (2**bits, width of `like`)."""
+    codes = torch.arange(2**bits, device=like.device).unsqueeze(1)
+    signs = (codes >> torch.arange(bits, device=like.device) & 1) * 2.0 - 1  # (2**bits, bits)
+    return signs @ torch.randn(bits, like.shape[-1], device=like.device) * (0.1 / bits**0.5)
 
 
 def around_steps(known: Tensor, around: Tensor, first: int, end: int) -> Tensor:

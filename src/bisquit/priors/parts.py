@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from bisquit.config import Settings, require
 from bisquit.errors import ShapeError
 from bisquit.priors.base import Path, SequentialPrior, joined, to_steps
-from bisquit.priors.causal import FIRST_STD, NEIGHBOURS, around_steps, steps_around
+from bisquit.priors.causal import FIRST_STD, NEIGHBOURS, around_steps, steps_around, vectors_from_bits
 from bisquit.transformer import KeyValueCache, Transformer, TransformerConfig
 
 MOST_PART_BITS = 12  # 4,096 logits a step
@@ -88,6 +88,14 @@ class PartsPrior(SequentialPrior):
     def condition_size(self) -> int:
         """How many numbers a condition has that tells this prior what to paint; 0 if it takes none."""
         return self.config.condition_size
+
+    @torch.no_grad()
+    def start_from_bits(self) -> None:
+        """Draw what stands for each part in the inputs and in the heads as a sum of vectors for its bits."""
+        heads = [table for head in self._heads() for table in (head.head.weight, *head.tables)]
+        embeddings = [table for module in (self.embedding, *self.neighbours) for table in module.tables.unbind()]
+        for table in (*heads, *embeddings):
+            table.copy_(vectors_from_bits(self.bits // self.parts, table))
 
     def conditioned(self, condition: Tensor, batch: int) -> Path:
         """Return the way of pictures that are to show what a condition, (batch, condition_size), says of each.
