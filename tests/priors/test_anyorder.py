@@ -10,8 +10,9 @@ from torch import Tensor
 
 from bisquit.errors import ConfigError, ShapeError
 from bisquit.priors import AnyOrderConfig, AnyOrderPrior
-from bisquit.priors.anyorder import AROUND, draw_orders, places_around
+from bisquit.priors.anyorder import draw_orders
 from bisquit.priors.base import to_grid, to_steps
+from bisquit.priors.causal import AROUND, places_around
 from bisquit.priors.raster import NEIGHBOURS
 from bisquit.transformer import TransformerConfig
 
