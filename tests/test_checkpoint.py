@@ -17,7 +17,7 @@ from bisquit.checkpoint import SavedPrior, load_prior, load_tokenizer, save_prio
 from bisquit.conditioning import Conditions
 from bisquit.engine import IntegerPrior
 from bisquit.errors import ModelError
-from bisquit.priors import AnyOrderConfig, AnyOrderPrior, RasterConfig, RasterPrior
+from bisquit.priors import AnyOrderConfig, AnyOrderPrior, MaskedConfig, MaskedPrior, RasterConfig, RasterPrior
 from bisquit.tokenizer import Tokenizer
 from bisquit.transformer import TransformerConfig
 
@@ -289,5 +289,15 @@ def test_an_any_order_prior_comes_back(tmp_path: Path):
     save_prior(SavedPrior(saved, (8, 12), "feed"), tmp_path / "p")
     prior = load_prior(tmp_path / "p").prior
     assert isinstance(prior, AnyOrderPrior)
+    assert prior.config == saved.config
+    assert equal_weights(prior, saved)
+
+
+def test_a_masked_prior_comes_back(tmp_path: Path):
+    transformer = TransformerConfig(width=8, n_layers=1, n_heads=2, feed_forward=12)
+    saved = MaskedPrior(MaskedConfig(transformer=transformer, neighbours=4, masking="cosine"), 3, (2, 3)).eval()
+    save_prior(SavedPrior(saved, (8, 12), "feed"), tmp_path / "p")
+    prior = load_prior(tmp_path / "p").prior
+    assert isinstance(prior, MaskedPrior)
     assert prior.config == saved.config
     assert equal_weights(prior, saved)

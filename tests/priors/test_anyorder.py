@@ -10,9 +10,9 @@ from torch import Tensor
 
 from bisquit.errors import ConfigError, ShapeError
 from bisquit.priors import AnyOrderConfig, AnyOrderPrior
-from bisquit.priors.anyorder import AROUND, draw_orders, places_around
+from bisquit.priors.anyorder import draw_orders
 from bisquit.priors.base import to_grid, to_steps
-from bisquit.priors.raster import NEIGHBOURS
+from bisquit.priors.causal import AROUND, places_around
 from bisquit.transformer import TransformerConfig
 
 TINY = TransformerConfig(width=8, n_layers=2, n_heads=2, feed_forward=12)
@@ -173,10 +173,6 @@ def test_places_around_are_on_the_grid_or_none():
     around = places_around((2, 3), 7)
     assert around.tolist()[4] == [1, 0, 2, 6, 3, 5, 6]
     assert around.tolist()[0] == [6, 6, 6, 6, 6, 1, 3]
-
-
-def test_its_first_neighbours_are_those_of_a_raster_prior_that_it_may_start_from():
-    assert AROUND[: len(NEIGHBOURS)] == NEIGHBOURS
 
 
 def test_it_is_told_of_pictures_in_any_order():

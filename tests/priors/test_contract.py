@@ -16,6 +16,8 @@ from bisquit.priors import (
     PRIORS,
     AnyOrderConfig,
     CausalPrior,
+    MaskedConfig,
+    MaskedPrior,
     PartsConfig,
     Prior,
     PriorConfig,
@@ -49,22 +51,34 @@ VARIANTS: dict[type, dict[str, PriorConfig]] = {
         "parts-3": PartsConfig(transformer=TINY, parts=3, part_width=12, neighbours=3),
         "parts-told": PartsConfig(transformer=TINY, parts=3, part_width=12, condition_size=5),
     },
+    MaskedConfig: {
+        f"masked-{neighbours}-neighbours": MaskedConfig(transformer=TINY, neighbours=neighbours)
+        for neighbours in (0, 12)
+    }
+    | {
+        "masked-cosine": MaskedConfig(transformer=TINY, masking="cosine"),
+        "masked-told": MaskedConfig(transformer=TINY, neighbours=4, condition_size=5),
+    },
 }
 CONFIGS = {
     name: config
     for config_class in PRIORS
     for name, config in VARIANTS.get(config_class, {config_class.__name__: config_class()}).items()
 }
-CAUSAL = {name: config for name, config in CONFIGS.items() if issubclass(PRIORS[type(config)], CausalPrior)}
+GROWING = {
+    name: config for name, config in CONFIGS.items() if issubclass(PRIORS[type(config)], (CausalPrior, MaskedPrior))
+}
 SEQUENTIAL = {name: config for name, config in CONFIGS.items() if issubclass(PRIORS[type(config)], SequentialPrior)}
 GRIDS = [(1, 1), (2, 3), (5, 1), (1, 4)]
 
 TOLD = {name: config for name, config in CONFIGS.items() if config.condition_size}
+TOLD_SEQUENTIAL = {name: config for name, config in SEQUENTIAL.items() if name in TOLD}
 
 every_told_prior = pytest.mark.parametrize("config", TOLD.values(), ids=TOLD)
+every_told_sequential_prior = pytest.mark.parametrize("config", TOLD_SEQUENTIAL.values(), ids=TOLD_SEQUENTIAL)
 every_prior = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 every_sequential_prior = pytest.mark.parametrize("config", SEQUENTIAL.values(), ids=SEQUENTIAL)
-every_causal_prior = pytest.mark.parametrize("config", CAUSAL.values(), ids=CAUSAL)
+every_growing_prior = pytest.mark.parametrize("config", GROWING.values(), ids=GROWING)
 every_grid = pytest.mark.parametrize("grid", GRIDS, ids=str)
 
 
@@ -92,6 +106,16 @@ def condition_of(prior: Prior, batch: int) -> Tensor | None:
     """Something to tell a prior, where it takes conditions."""
     size = prior.condition_size
     return torch.randn(batch, size, generator=torch.Generator().manual_seed(2)) if size else None
+
+
+def all_logits(prior: Prior, tokens: Tensor, condition: Tensor | None = None) -> Tensor:
+    """Logits (B, h w, codebook) of tokens; to a masked prior every other column is known."""
+    if isinstance(prior, MaskedPrior):
+        known = torch.zeros_like(tokens, dtype=torch.bool)
+        known[:, :, ::2] = True
+        return prior.logits(tokens, known, condition)
+    assert isinstance(prior, SequentialPrior)
+    return prior.logits(tokens, None if condition is None else prior.conditioned(condition, len(tokens)))
 
 
 @every_prior
@@ -187,24 +211,23 @@ def test_a_condition_of_another_size_is_refused(config: PriorConfig, wrong: tupl
 
 @every_told_prior
 def test_to_say_nothing_is_to_say_zeros(config: PriorConfig):
-    prior, tokens = sequential(config), random_tokens(4, 3, (2, 3))
-    unsaid = prior.conditioned(torch.zeros(4, 5), 4)
-    torch.testing.assert_close(prior.logits(tokens, unsaid), prior.logits(tokens))
+    prior, tokens = rough(config), random_tokens(4, 3, (2, 3))
+    torch.testing.assert_close(all_logits(prior, tokens, torch.zeros(4, 5)), all_logits(prior, tokens))
     assert prior.loss(tokens, torch.zeros(4, 5)).item() == pytest.approx(prior.loss(tokens).item(), rel=1e-6)
 
 
 @every_told_prior
 def test_each_picture_hears_its_own_condition(config: PriorConfig):
-    prior, tokens, condition = sequential(config), random_tokens(4, 3, (2, 3)), torch.eye(5)[:4]
-    told = prior.logits(tokens, prior.conditioned(condition, 4))
-    assert (told != prior.logits(tokens)).any(dim=2).all()
+    prior, tokens, condition = rough(config), random_tokens(4, 3, (2, 3)), torch.eye(5)[:4]
+    told = all_logits(prior, tokens, condition)
+    assert (told != all_logits(prior, tokens)).any(dim=2).all()
     condition[2] = torch.eye(5)[4]
-    other = prior.logits(tokens, prior.conditioned(condition, 4))
+    other = all_logits(prior, tokens, condition)
     assert torch.equal(told[[0, 1, 3]], other[[0, 1, 3]])
     assert (told[2] != other[2]).any(dim=1).all()
 
 
-@every_told_prior
+@every_told_sequential_prior
 def test_cached_logits_of_told_pictures_equal_those_of_a_full_pass(config: PriorConfig):
     prior, tokens = sequential(config), random_tokens(3, 3, (2, 3))
     path = prior.conditioned(torch.eye(5)[:3], 3)
@@ -252,14 +275,14 @@ def test_logits_at_a_step_of_another_grid_are_refused(config: PriorConfig, shape
         sequential(config).logits_at(torch.zeros(shape, dtype=torch.int64), 0)
 
 
-@every_sequential_prior
+@every_prior
 def test_the_exact_prior_is_the_same_one_in_float64_and_a_copy(config: PriorConfig):
-    prior, tokens = sequential(config), random_tokens(3, 3, (2, 3))
+    prior, tokens = rough(config), random_tokens(3, 3, (2, 3))
     before = {name: value.clone() for name, value in prior.state_dict().items()}
     exact = prior.exact()
-    logits = exact.logits(tokens)
+    logits = all_logits(exact, tokens)
     assert logits.dtype == torch.float64
-    torch.testing.assert_close(logits, prior.logits(tokens).double(), rtol=0, atol=1e-5)
+    torch.testing.assert_close(logits, all_logits(prior, tokens).double(), rtol=0, atol=1e-5)
     with torch.no_grad():
         for parameter in exact.parameters():
             parameter.zero_()
@@ -334,25 +357,36 @@ def test_token_nats_and_their_gradient_are_those_of_cross_entropy(rows: int):
     torch.testing.assert_close(ours.grad, theirs.grad)
 
 
-@every_causal_prior
+@every_growing_prior
 def test_a_prior_grows_from_one_over_tokens_of_fewer_bits(config: PriorConfig):
-    small, grown = sequential(config, bits=2), sequential(config, bits=4)
+    small, grown = rough(config, bits=2), rough(config, bits=4)
     weights = {
         name: array for name, array in small.state_dict().items() if grown.state_dict()[name].shape == array.shape
     }
     grown.load_state_dict(weights, strict=False)
     assert grown.grow_from(small)
     tokens = random_tokens(3, 4, (2, 3))
-    wanted = small.logits(tokens % 4).log_softmax(-1)
-    found = grown.logits(tokens).log_softmax(-1)
+    wanted = all_logits(small, tokens % 4).log_softmax(-1)
+    found = all_logits(grown, tokens).log_softmax(-1)
     torch.testing.assert_close(found, wanted[..., torch.arange(16) % 4] - math.log(4))
 
 
-@every_causal_prior
+@every_growing_prior
+def test_a_prior_that_starts_from_bits_has_tokens_of_the_same_bits_alike(config: PriorConfig):
+    """What stands for a token is a sum over its bits, so that 0 and 3 add up to what 1 and 2 do."""
+    prior = rough(config, bits=2)
+    prior.start_from_bits()
+    for table in (prior.embedding.weight, prior.head.weight, *prior.neighbours.parameters()):
+        torch.testing.assert_close(table[0] + table[3], table[1] + table[2])
+        assert (table[:4] != 0).any(dim=1).all()
+        assert not table[4:].any()
+
+
+@every_growing_prior
 def test_a_prior_grows_from_no_other(config: PriorConfig):
-    prior = sequential(config, bits=3)
+    prior = rough(config, bits=3)
     wider = build_prior(config.replace(transformer=TINY.replace(width=16)), 2, (2, 3))
     before = {name: array.clone() for name, array in prior.state_dict().items()}
-    assert not prior.grow_from(sequential(config, bits=3))
+    assert not prior.grow_from(rough(config, bits=3))
     assert not prior.grow_from(wider)
     assert all(torch.equal(array, before[name]) for name, array in prior.state_dict().items())

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from bisquit.errors import ConfigError, ShapeError
 from bisquit.priors import RasterConfig, RasterPrior
-from bisquit.priors.raster import axial_angles, steps_around
+from bisquit.priors.causal import places_around
+from bisquit.priors.raster import axial_angles
 from bisquit.transformer import TransformerConfig, rotate
 
 TINY = TransformerConfig(width=8, n_layers=1, n_heads=2, feed_forward=12)
@@ -151,7 +152,7 @@ def test_a_state_that_is_full_takes_no_further_step(make_prior, positions: str):
 
 def test_neighbours_are_above_and_inside_of_the_grid():
     none = 12
-    around = steps_around((4, 3), neighbours=4).view(4, 3, 4).tolist()  # above, left of it, right of it, next above
+    around = places_around((4, 3), neighbours=4).view(4, 3, 4).tolist()  # above, left of it, right of it, next above
     assert around[0] == [[none] * 4] * 3
     assert around[1] == [[0, none, 1, none], [1, 0, 2, none], [2, 1, none, none]]
     assert around[3] == [[6, none, 7, 3], [7, 6, 8, 4], [8, 7, none, 5]]

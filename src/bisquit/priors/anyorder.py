@@ -20,12 +20,7 @@ from torch import Tensor, nn
 from bisquit.config import require
 from bisquit.errors import ShapeError
 from bisquit.priors.base import Path, to_steps, token_nats
-from bisquit.priors.causal import CausalConfig, CausalPrior
-
-AROUND = (  # (rows, columns) from the token to be predicted; the first are a raster prior's, for one to start from
-    *((-1, 0), (-1, -1), (-1, 1), (-2, 0)),
-    *((0, -1), (0, 1), (1, 0), (1, -1), (1, 1), (0, -2), (0, 2), (2, 0)),
-)
+from bisquit.priors.causal import AROUND, CausalConfig, CausalPrior, places_around
 
 
 @dataclass(frozen=True)
@@ -110,16 +105,6 @@ class AnyOrderPrior(CausalPrior):
         if condition is not None:
             path = self.shown(path, condition)
         return token_nats(self.logits(tokens, path), to_steps(tokens, path)).mean()
-
-
-def places_around(grid: tuple[int, int], neighbours: int) -> Tensor:
-    """Return for each place the places around it, int64 (h w, neighbours), h w for those outside of the grid."""
-    h, w = grid
-    offsets = torch.tensor(AROUND[:neighbours], dtype=torch.int64).view(-1, 2)
-    rows = torch.arange(h).view(-1, 1, 1) + offsets[:, 0]  # each (h, w, neighbours) when combined
-    columns = torch.arange(w).view(1, -1, 1) + offsets[:, 1]
-    is_inside = (rows >= 0) & (rows < h) & (columns >= 0) & (columns < w)
-    return torch.where(is_inside, rows * w + columns, h * w).flatten(0, 1)
 
 
 def draw_orders(

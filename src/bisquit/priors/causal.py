@@ -9,11 +9,15 @@ to be predicted, and so are its neighbours: tokens near it in the picture that a
 them, but must learn how; in the input, they are a count model's context from the first step of training on.
 
 A condition, what a picture is to show, is a vector of numbers; a linear map of it is added to every place.
+
+The functions below the prior are of its parts, the neighbours, the condition and the tables of tokens, which a prior
+that is not causal may have as well.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -27,8 +31,9 @@ from bisquit.priors.base import Path, Prior, SequentialPrior, to_steps
 from bisquit.transformer import KeyValueCache, Transformer, TransformerConfig
 
 FIRST_STD = 0.02  # of the weights that stand for tokens and conditions, before training
-NEIGHBOURS = ((-1, 0), (-1, -1), (-1, 1), (-2, 0))  # (rows, columns) from a token: those that rows above have
 LARGEST_SOFTMAX_BITS = 18  # 2**18 logits a token: beyond it, memory goes to the head alone
+ABOVE = ((-1, 0), (-1, -1), (-1, 1), (-2, 0))  # (rows, columns) from the token to be predicted
+AROUND = (*ABOVE, (0, -1), (0, 1), (1, 0), (1, -1), (1, 1), (0, -2), (0, 2), (2, 0))
 
 
 @dataclass(frozen=True)
@@ -59,12 +64,7 @@ class CausalPrior(SequentialPrior):
 
     def __init__(self, config: CausalConfig, bits: int, grid: tuple[int, int], around: Tensor) -> None:
         super().__init__()
-        require(
-            1 <= bits <= LARGEST_SOFTMAX_BITS,
-            "bits",
-            bits,
-            f"between 1 and {LARGEST_SOFTMAX_BITS} for one softmax over the codebook",
-        )
+        require_softmax(bits)
         self.config = config
         self.bits = bits
         self.grid = (int(grid[0]), int(grid[1]))
@@ -97,18 +97,14 @@ class CausalPrior(SequentialPrior):
         """How many numbers a condition has that tells this prior what to paint; 0 if it takes none."""
         return self.config.condition_size
 
-    @torch.no_grad()
     def start_from_bits(self) -> None:
         """Draw what stands for each token in the inputs and in the head as a sum of vectors for its bits.
 
         Tokens that differ in one bit look alike, and so are then their vectors, before training has told: it goes
         faster, most of all for rare ones. (As `__init__` has it, each token begins by itself.)
         """
-        for table in (self.embedding.weight, self.head.weight, *self.neighbours.parameters()):
-            table.zero_()  # a neighbour's last row is for none
-            table[: self.codebook_size] = vectors_from_bits(self.bits, table)
+        draw_from_bits((self.embedding.weight, self.head.weight, *self.neighbours.parameters()), self.bits)
 
-    @torch.no_grad()
     def grow_from(self, other: Prior) -> bool:
         """Take from another prior, over tokens of fewer bits, what stands for them; return whether it could."""
         if not isinstance(other, CausalPrior) or other.bits >= self.bits:
@@ -117,12 +113,7 @@ class CausalPrior(SequentialPrior):
             return False
         tables = [(self.embedding, other.embedding), (self.head, other.head)]
         tables += zip(self.neighbours, other.neighbours, strict=False)  # as many as both have
-        low_bits = torch.arange(self.codebook_size, device=self.start_vector.device) % other.codebook_size
-        for ours, theirs in tables:
-            values = theirs.state_dict()
-            for name, array in ours.state_dict().items():
-                array[: self.codebook_size] = values[name][low_bits]
-                array[self.codebook_size :] = values[name][other.codebook_size :]  # a neighbour's last row is for none
+        grow_tables(tables, self.codebook_size, other.codebook_size)
         return True
 
     def conditioned(self, condition: Tensor, batch: int) -> Path:
@@ -141,8 +132,7 @@ class CausalPrior(SequentialPrior):
         self.check_condition(condition, len(path.around))
         if self.condition is None:
             return path
-        added = torch.stack([self.condition(row) for row in condition.split(1)])  # at once, sums would round otherwise
-        return path._replace(places=path.places + added)
+        return path._replace(places=path.places + row_by_row(self.condition, condition))
 
     def logits(self, tokens: Tensor, path: Path | None = None) -> Tensor:
         """Return the logits (B, h w, codebook) of each token of (B, h, w) given those before it, in one pass."""
@@ -229,13 +219,6 @@ class CausalState(NamedTuple):
     path: Path | None
 
 
-def vectors_from_bits(bits: int, like: Tensor) -> Tensor:
-    """Draw vectors for all tokens of so many bits, each the sum of vectors for its bits: (2**bits, width of `like`)."""
-    codes = torch.arange(2**bits, device=like.device).unsqueeze(1)
-    signs = (codes >> torch.arange(bits, device=like.device) & 1) * 2.0 - 1  # (2**bits, bits)
-    return signs @ torch.randn(bits, like.shape[-1], device=like.device) * (0.1 / bits**0.5)
-
-
 def around_steps(known: Tensor, around: Tensor, first: int, end: int) -> Tensor:
     """Return the codes (B, end - first, neighbours) around some steps, among tokens (B, h w + 1) in their order.
 
@@ -245,11 +228,52 @@ def around_steps(known: Tensor, around: Tensor, first: int, end: int) -> Tensor:
     return known[:, part] if part.ndim == 2 else known.gather(1, part.flatten(1)).view(part.shape)
 
 
-def steps_around(grid: tuple[int, int], neighbours: int) -> Tensor:
-    """Return for each step the steps of its neighbours, int64 (h w, neighbours), h w for those outside of the grid."""
+def require_softmax(bits: int) -> None:
+    """Raise ConfigError unless one softmax can be over all tokens of so many bits."""
+    wanted = f"between 1 and {LARGEST_SOFTMAX_BITS} for one softmax over the codebook"
+    require(1 <= bits <= LARGEST_SOFTMAX_BITS, "bits", bits, wanted)
+
+
+def places_around(grid: tuple[int, int], neighbours: int) -> Tensor:
+    """Return for each place the places around it, int64 (h w, neighbours), h w for those outside of the grid."""
     h, w = grid
-    rows, columns = torch.arange(h).view(-1, 1, 1), torch.arange(w).view(1, -1, 1)
-    offsets = torch.tensor(NEIGHBOURS[:neighbours], dtype=torch.int64).view(-1, 2)
-    rows, columns = rows + offsets[:, 0], columns + offsets[:, 1]  # each (h, w, neighbours) when combined
-    is_inside = (rows >= 0) & (columns >= 0) & (columns < w)
+    offsets = torch.tensor(AROUND[:neighbours], dtype=torch.int64).view(-1, 2)
+    rows = torch.arange(h).view(-1, 1, 1) + offsets[:, 0]  # each (h, w, neighbours) when combined
+    columns = torch.arange(w).view(1, -1, 1) + offsets[:, 1]
+    is_inside = (rows >= 0) & (rows < h) & (columns >= 0) & (columns < w)
     return torch.where(is_inside, rows * w + columns, h * w).flatten(0, 1)
+
+
+def row_by_row(linear: nn.Linear, rows: Tensor) -> Tensor:
+    """Return what a linear map makes of each of the rows (B, channels) by itself: (B, 1, width).
+
+    Of all at once, sums would round otherwise in each batch.
+    """
+    return torch.stack([linear(row) for row in rows.split(1)])
+
+
+@torch.no_grad()
+def draw_from_bits(tables: Iterable[Tensor], bits: int) -> None:
+    """Draw the vectors of all tokens, the first 2**bits rows of each table, as sums of vectors for their bits.
+
+    tables: (2**bits or more, width). Rows behind those of the tokens become zeros: a neighbour's last is for none.
+    """
+    for table in tables:
+        codes = torch.arange(2**bits, device=table.device).unsqueeze(1)
+        signs = (codes >> torch.arange(bits, device=table.device) & 1) * 2.0 - 1  # (codebook, bits)
+        vectors = torch.randn(bits, table.shape[1], device=table.device) * (0.1 / bits**0.5)
+        table.zero_()
+        table[: len(codes)] = signs @ vectors
+
+
+@torch.no_grad()
+def grow_tables(tables: Iterable[tuple[nn.Module, nn.Module]], size: int, other_size: int) -> None:
+    """Give each token of a codebook of `size` what another table has for the token of a smaller one with its low bits.
+
+    tables: each of ours with the other's. Rows behind those of the tokens are taken as they are.
+    """
+    for ours, theirs in tables:
+        values = theirs.state_dict()
+        for name, array in ours.state_dict().items():
+            array[:size] = values[name][torch.arange(size, device=array.device) % other_size]
+            array[size:] = values[name][other_size:]

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from bisquit.config import Settings, require
 from bisquit.errors import ShapeError
 from bisquit.priors.base import Path, SequentialPrior, joined, to_steps
-from bisquit.priors.causal import FIRST_STD, NEIGHBOURS, around_steps, steps_around, vectors_from_bits
+from bisquit.priors.causal import ABOVE, FIRST_STD, around_steps, draw_from_bits, places_around, row_by_row
 from bisquit.transformer import KeyValueCache, Transformer, TransformerConfig
 
 MOST_PART_BITS = 12  # 4,096 logits a step
@@ -45,8 +45,8 @@ class PartsConfig(Settings):
     """Hidden channels of the network between one part and the next."""
 
     def __post_init__(self) -> None:
-        wanted = f"between 0 and {len(NEIGHBOURS)}"
-        require(0 <= self.neighbours <= len(NEIGHBOURS), "neighbours", self.neighbours, wanted)
+        wanted = f"between 0 and {len(ABOVE)}"
+        require(0 <= self.neighbours <= len(ABOVE), "neighbours", self.neighbours, wanted)
         require(0 <= self.condition_size <= 65536, "condition_size", self.condition_size, "between 0 and 65536")
         require(1 <= self.parts <= 32, "parts", self.parts, "between 1 and 32")
         require(1 <= self.part_width <= 65536, "part_width", self.part_width, "between 1 and 65536")
@@ -74,7 +74,7 @@ class PartsPrior(SequentialPrior):
         self.neighbours = nn.ModuleList(
             PartsEmbedding(self.parts, self.symbols, width, none=True) for _ in range(config.neighbours)
         )
-        self.register_buffer("around", steps_around(grid, config.neighbours), persistent=False)
+        self.register_buffer("around", places_around(grid, config.neighbours), persistent=False)
         self.place = nn.Parameter(FIRST_STD * torch.randn(self.length, width))
         self.condition = nn.Linear(config.condition_size, width, bias=False) if config.condition_size else None
         if self.condition is not None:
@@ -94,8 +94,7 @@ class PartsPrior(SequentialPrior):
         """Draw what stands for each part in the inputs and in the heads as a sum of vectors for its bits."""
         heads = [table for head in self._heads() for table in (head.head.weight, *head.tables)]
         embeddings = [table for module in (self.embedding, *self.neighbours) for table in module.tables.unbind()]
-        for table in (*heads, *embeddings):
-            table.copy_(vectors_from_bits(self.bits // self.parts, table))
+        draw_from_bits((*heads, *embeddings), self.bits // self.parts)
 
     def conditioned(self, condition: Tensor, batch: int) -> Path:
         """Return the way of pictures that are to show what a condition, (batch, condition_size), says of each.
@@ -105,7 +104,7 @@ class PartsPrior(SequentialPrior):
         self.check_condition(condition, batch)
         places = self.place.expand(batch, -1, -1)
         if self.condition is not None:
-            places = places + torch.stack([self.condition(row) for row in condition.split(1)])
+            places = places + row_by_row(self.condition, condition)
         return Path(places, self.around.expand(batch, -1, -1))
 
     def logits(self, tokens: Tensor, path: Path | None = None) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from bisquit.config import require
-from bisquit.priors.causal import NEIGHBOURS, CausalConfig, CausalPrior, steps_around
+from bisquit.priors.causal import ABOVE, CausalConfig, CausalPrior, places_around
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class RasterConfig(CausalConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        wanted = f"between 0 and {len(NEIGHBOURS)}"
-        require(0 <= self.neighbours <= len(NEIGHBOURS), "neighbours", self.neighbours, wanted)
+        wanted = f"between 0 and {len(ABOVE)}"
+        require(0 <= self.neighbours <= len(ABOVE), "neighbours", self.neighbours, wanted)
         if self.positions == "rotary":
             head_width = self.transformer.head_width
             require(
@@ -43,7 +43,7 @@ class RasterPrior(CausalPrior):
 
     def __init__(self, config: RasterConfig, bits: int, grid: tuple[int, int]) -> None:
         require(min(grid) >= 1, "grid", grid, "at least 1 x 1")
-        super().__init__(config, bits, grid, steps_around(grid, config.neighbours))
+        super().__init__(config, bits, grid, places_around(grid, config.neighbours))
 
     def add_positions(self) -> None:
         """Make the kind of positions that the configuration names."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisquit.sampling.guidance import both_ways, guided, guided_logits
+from bisquit.sampling.masked import sample_masked
 from bisquit.sampling.races import DOUBT, Noise, Race, gumbel, picture_seed, race, require_finite
 from bisquit.sampling.sequential import OnToken, check_given, sample
 from bisquit.sampling.settings import SamplingConfig
@@ -22,4 +23,5 @@ __all__ = [
     "race",
     "require_finite",
     "sample",
+    "sample_masked",
 ]

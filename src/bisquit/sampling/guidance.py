@@ -15,9 +15,9 @@ from bisquit.sampling.settings import SamplingConfig
 
 
 def guided(logits: Tensor, scale: float) -> Tensor:
-    """Return logits (B, codebook) that go from those of the guides on, given theirs below those of their pictures.
+    """Return logits (B, ..., codebook) that go from those of the guides on, given theirs below those of their pictures.
 
-    logits: (2 B, codebook). scale: 0 for the guides' own, 1 for the pictures', above 1 for more than that.
+    logits: (2 B, ..., codebook). scale: 0 for the guides' own, 1 for the pictures', above 1 for more than that.
     """
     own, guides = logits.chunk(2)
     return guides + (own - guides) * scale
@@ -46,5 +46,10 @@ def both_ways(settings: SamplingConfig, path: Path | None, guide: Path | None) -
     if settings.guidance == 1:
         return path
     if path is None or guide is None:
-        raise ConfigError(f"guidance is {settings.guidance}: it leads towards a class or a prompt, and none is given")
+        raise nowhere_to_lead(settings)
     return path.beside(guide)
+
+
+def nowhere_to_lead(settings: SamplingConfig) -> ConfigError:
+    """Return the error that there is guidance, and nothing that pictures are to show."""
+    return ConfigError(f"guidance is {settings.guidance}: it leads towards a class or a prompt, and none is given")

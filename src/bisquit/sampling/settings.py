@@ -29,6 +29,10 @@ class SamplingConfig(Settings):
     """How far logits go from those without a condition, 0, to those with it, 1, and beyond."""
     guidance_schedule: Literal["constant", "linear", "cosine"] = "constant"
     """Whether guidance is the same for all tokens, or grows from 1 at the first to its full value at the last."""
+    steps: int = 0
+    """Rounds in which a masked prior paints a picture, a token at least in each; 0 for its own number of them."""
+    confidence_noise: float = 4.5
+    """How much chance there is in which tokens a masked prior's rounds keep, less in each; 0 keeps the surest."""
 
     def __post_init__(self) -> None:
         require(0 <= self.temperature < float("inf"), "temperature", self.temperature, "at least 0")
@@ -36,6 +40,9 @@ class SamplingConfig(Settings):
         require(0 < self.top_p <= 1, "top_p", self.top_p, "in (0, 1]")
         require(0 <= self.min_p <= 1, "min_p", self.min_p, "in [0, 1]")
         require(0 <= self.guidance <= MOST_GUIDANCE, "guidance", self.guidance, f"between 0 and {MOST_GUIDANCE}")
+        require(self.steps >= 0, "steps", self.steps, "at least 0")
+        is_fit = 0 <= self.confidence_noise < float("inf")
+        require(is_fit, "confidence_noise", self.confidence_noise, "at least 0")
 
     @property
     def drops_tokens(self) -> bool:

@@ -1,0 +1,162 @@
+"""The loop that paints with a masked prior: in rounds, each of which keeps the tokens that are surest.
+
+    all masked ──logits──> a token for each masked place ──the surest──> kept ──logits──> ... ──> none masked
+
+A token is the winner of a race at its place, as in `bisquit.sampling.races`. How sure it is, its confidence, is the
+logarithm of its chance plus noise that fades from round to round; how many are kept follows a cosine, few at first and
+most in the last rounds, when all that is known tells of them. Chang et al. 2022, arXiv:2202.04200, section 3.2.
+
+As there, the noise is made of the seed and the picture's number alone, drawn for all places of every round whatever is
+known, and what hangs on less than a doubt is decided again in float64: tokens that win narrowly, and the cut between
+the last place that is kept and the first that is not. It then takes the whole round of that picture, alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from bisquit.config import require
+from bisquit.priors import MaskedPrior
+from bisquit.sampling.guidance import guided, guided_doubt, nowhere_to_lead
+from bisquit.sampling.races import DOUBT, gumbel, picture_seed, race, require_finite
+from bisquit.sampling.sequential import OnToken, check_given
+from bisquit.sampling.settings import SamplingConfig
+
+STEPS = 16  # rounds, unless settings say how many; of fewer tokens, one each
+
+
+@torch.no_grad()
+def sample_masked(
+    prior: MaskedPrior,
+    numbers: Sequence[int],
+    *,
+    seed: int,
+    settings: SamplingConfig | None = None,
+    given: Tensor | None = None,
+    condition: Tensor | None = None,
+    on_token: OnToken | None = None,
+) -> Tensor:
+    """Paint pictures as one batch, in rounds that each take one pass of the prior.
+
+    The prior computes logits wherever it is; the rest is done on the CPU. numbers: which pictures of the seed. given:
+    (len(numbers), h, w) int64, tokens that are kept as they are, -1 where one is to be painted. condition:
+    (len(numbers), condition_size), what each is to show; with guidance other than 1, a pass is of each picture twice.
+    on_token: called after each round, with how many tokens each picture has at least; those to come may be anywhere.
+    Returns their tokens, int64 (len(numbers), h, w), on the CPU. Raises ModelError if the prior's logits are not
+    finite, ShapeError or TokenError if `given` or the condition does not fit, ConfigError for more rounds than a
+    picture has tokens, and for guidance without a condition.
+    """
+    settings = settings or SamplingConfig()
+    prior.eval()
+    batch, length = len(numbers), prior.length
+    require(settings.steps <= length, "steps", settings.steps, f"at most {length}, the tokens of a picture")
+    if given is None:
+        given = torch.full((batch, *prior.grid), -1)
+    check_given(given, prior, batch)
+    if condition is not None:
+        prior.check_condition(condition, batch)
+    elif settings.guidance != 1:
+        raise nowhere_to_lead(settings)
+    generators = [torch.Generator().manual_seed(picture_seed(seed, number)) for number in numbers]
+    tokens, known = given.clamp_min(0).contiguous(), (given >= 0).contiguous()
+    steps = settings.steps or min(STEPS, length)
+    counts = [kept_in_rounds(masked, steps) for masked in (~known).flatten(1).sum(dim=1).tolist()]
+    exact: MaskedPrior | None = None
+
+    for step, scale in enumerate(settings.guidance_scales(steps)):
+        if known.all():
+            break
+        leading = None if settings.guidance == 1 else scale
+        doubt = DOUBT if leading is None else guided_doubt(DOUBT, leading)
+        confidence_noise = settings.confidence_noise * (1 - (step + 1) / steps)
+        logits = _logits(prior, tokens, known, condition, leading)
+        for i in [i for i in range(batch) if counts[i][step]]:
+            masked = (~known[i]).flatten()
+            noise = draw_noise(generators[i], masked, prior.codebook_size, confidence_noise)
+            kept = keep_surest(logits[i, masked], noise, counts[i][step], settings, doubt)
+            if kept.in_doubt:
+                exact, one = exact or prior.exact(), slice(i, i + 1)
+                told = None if condition is None else condition[one]
+                again = _logits(exact, tokens[one], known[one], told, leading)[0, masked]
+                kept = keep_surest(again, noise, counts[i][step], settings, doubt)
+            places = masked.nonzero().flatten()[kept.places]
+            tokens[i].view(-1)[places] = kept.tokens
+            known[i].view(-1)[places] = True
+        if on_token:
+            on_token(int(known.flatten(1).sum(dim=1).min()), tokens)
+    return tokens
+
+
+def kept_in_rounds(masked: int, steps: int) -> list[int]:
+    """Return how many of so many masked tokens each round keeps: by a cosine, and at least one while any is masked."""
+    counts, left = [], masked
+    for step in range(1, steps + 1):
+        share = math.cos(math.pi / 2 * step / steps)
+        wanted = math.floor(masked * share + 1e-9)  # no last digit of a cosine, another elsewhere, is to tell
+        counts.append(left - max(0, min(wanted, left - 1)))
+        left -= counts[-1]
+    return counts
+
+
+def _logits(prior: MaskedPrior, tokens: Tensor, known: Tensor, condition: Tensor | None, scale: float | None) -> Tensor:
+    """Return the logits (B, h w, codebook) of one pass on the CPU, guided where there is a scale."""
+    if condition is not None:
+        condition = condition.to(prior.mask_vector)
+        if scale is not None:
+            tokens, known = tokens.repeat(2, 1, 1), known.repeat(2, 1, 1)
+            condition = torch.cat((condition, torch.zeros_like(condition)))
+    logits = prior.logits(tokens.to(prior.device), known.to(prior.device), condition).cpu()
+    require_finite(bool(logits.isfinite().all()))
+    return logits if scale is None else guided(logits, scale)
+
+
+class RoundNoise(NamedTuple):
+    """The noise of one picture's round, at its N masked places."""
+
+    tokens: Tensor
+    """(N, codebook) float64, Gumbel noise of the races."""
+    confidence: Tensor
+    """(N,) float64, what is added to confidences."""
+
+
+def draw_noise(generator: torch.Generator, masked: Tensor, codebook_size: int, confidence_noise: float) -> RoundNoise:
+    """Draw the noise of a picture's round for all places, and return that of the masked ones, bool (h w,).
+
+    confidence_noise: by how much Gumbel noise is multiplied that is added to confidences.
+    """
+    uniform = torch.rand(len(masked), codebook_size + 1, generator=generator, dtype=torch.float64)
+    noise = gumbel(uniform[masked])
+    return RoundNoise(noise[:, 1:], confidence_noise * noise[:, 0])
+
+
+class Kept(NamedTuple):
+    """The outcome of a picture's round."""
+
+    places: Tensor
+    """(count,) int64, which of the masked places are kept."""
+    tokens: Tensor
+    """(count,) int64, the tokens there."""
+    in_doubt: bool
+    """Whether a change of the logits by the doubt could keep other places, or other tokens there."""
+
+
+def keep_surest(logits: Tensor, noise: RoundNoise, count: int, settings: SamplingConfig, doubt: float) -> Kept:
+    """Choose a token for each masked place from logits (N, codebook), and keep the count that is surest, 1 to N.
+
+    A confidence hangs on a token's logit and on the logarithm of the sum of all, and may be off by both. A narrow race
+    matters only at a place that could be kept if any of its tokens won.
+    """
+    outcome = race(logits, noise.tokens, settings, doubt)
+    chances = logits.double().log_softmax(dim=1)
+    confidence = chances.gather(1, outcome.tokens.unsqueeze(1))[:, 0] + noise.confidence
+    surest = confidence.sort(descending=True, stable=True)
+    places, least = surest.indices[:count], surest.values[count - 1]
+    could_be_kept = chances.amax(dim=1) + noise.confidence > least - 2 * doubt
+    is_narrow_cut = count < len(logits) and bool(least - surest.values[count] < 2 * doubt)
+    is_narrow_race = bool((outcome.in_doubt & could_be_kept).any())
+    return Kept(places, outcome.tokens[places], is_narrow_cut or is_narrow_race)
