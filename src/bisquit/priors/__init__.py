@@ -5,11 +5,16 @@ from __future__ import annotations
 from bisquit.priors.anyorder import AnyOrderConfig, AnyOrderPrior
 from bisquit.priors.base import Path, Prior, SequentialPrior
 from bisquit.priors.causal import CausalPrior
+from bisquit.priors.flow import FlowConfig, FlowPrior
 from bisquit.priors.raster import RasterConfig, RasterPrior
 
-PriorConfig = RasterConfig | AnyOrderConfig  # told apart by their `kind`
+PriorConfig = RasterConfig | AnyOrderConfig | FlowConfig  # told apart by their `kind`
 
-PRIORS: dict[type, type[RasterPrior | AnyOrderPrior]] = {RasterConfig: RasterPrior, AnyOrderConfig: AnyOrderPrior}
+PRIORS: dict[type, type[RasterPrior | AnyOrderPrior | FlowPrior]] = {
+    RasterConfig: RasterPrior,
+    AnyOrderConfig: AnyOrderPrior,
+    FlowConfig: FlowPrior,
+}
 
 
 def build_prior(config: PriorConfig, bits: int, grid: tuple[int, int]) -> Prior:
@@ -22,6 +27,8 @@ __all__ = [
     "AnyOrderConfig",
     "AnyOrderPrior",
     "CausalPrior",
+    "FlowConfig",
+    "FlowPrior",
     "Path",
     "Prior",
     "PriorConfig",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisquit.sampling.flow import FLOW_STEPS, OnStep, picture_noise, sample_flow
 from bisquit.sampling.guidance import both_ways, guided, guided_logits
 from bisquit.sampling.races import DOUBT, Noise, Race, gumbel, picture_seed, race, require_finite
 from bisquit.sampling.sequential import OnToken, check_given, sample
@@ -9,7 +10,9 @@ from bisquit.sampling.settings import SamplingConfig
 
 __all__ = [
     "DOUBT",
+    "FLOW_STEPS",
     "Noise",
+    "OnStep",
     "OnToken",
     "Race",
     "SamplingConfig",
@@ -18,8 +21,10 @@ __all__ = [
     "guided",
     "guided_logits",
     "gumbel",
+    "picture_noise",
     "picture_seed",
     "race",
     "require_finite",
     "sample",
+    "sample_flow",
 ]

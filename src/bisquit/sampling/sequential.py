@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bisquit.errors import ShapeError, TokenError
-from bisquit.priors import Path, SequentialPrior
+from bisquit.priors import Path, Prior, SequentialPrior
 from bisquit.priors.base import to_grid, to_steps
 from bisquit.sampling.guidance import both_ways, guided, guided_doubt, guided_logits
 from bisquit.sampling.races import DOUBT, Noise, race, require_finite
@@ -75,7 +75,7 @@ def sample(
     return to_grid(steps, path, prior.grid)
 
 
-def check_given(given: Tensor, prior: SequentialPrior, batch: int) -> None:
+def check_given(given: Tensor, prior: Prior, batch: int) -> None:
     """Raise ShapeError unless `given` is int64 (batch, h, w) on the prior's grid, TokenError for no code and not -1."""
     if len(given) != batch:
         raise ShapeError(f"{len(given)} pictures are given for {batch}")
