@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from bisquit.priors import FlowConfig, FlowPrior, Prior
 from bisquit.training import TrainingConfig, modules
 from bisquit.training.modules import PriorModule, psnr_db, rarity_weights
+from bisquit.transformer import TransformerConfig
 
 
 def test_psnr_is_on_a_range_of_length_one():
@@ -62,3 +64,27 @@ def test_every_class_has_an_equal_part_in_the_weights_whose_mean_is_one():
     weights = rarity_weights(labels, 3)
     assert (weights * torch.tensor([6, 3, 1])).tolist() == pytest.approx([10 / 3] * 3)
     assert weights[torch.from_numpy(labels)].mean().item() == pytest.approx(1)
+
+
+def logged(prior: Prior) -> dict[str, float]:
+    """What a step of validation of a prior over tokens of 3 bits, on a grid of 2 x 3, logs."""
+    found: dict[str, float] = {}
+    module = PriorModule(prior, TrainingConfig()).eval()
+    module.log = lambda name, value, **_: found.update({name: value.item()})
+    tokens = torch.randint(8, (4, 2, 3), generator=torch.Generator().manual_seed(0))
+    module.validation_step(tokens, 0)
+    assert found["valid/loss"] == pytest.approx(prior.loss(tokens).item())
+    return found
+
+
+def test_a_loss_in_nats_is_logged_in_bits_too(make_prior):
+    found = logged(make_prior())
+    assert found["valid/bits_per_token"] == pytest.approx(found["valid/loss"] / np.log(2))
+    assert found["valid/bits_per_image"] == pytest.approx(6 * found["valid/bits_per_token"])
+    assert len(found) == 3
+
+
+def test_a_loss_that_is_no_likelihood_is_logged_by_its_name():
+    found = logged(FlowPrior(FlowConfig(transformer=TransformerConfig(8, 1, 2, 12)), 3, (2, 3)))
+    assert set(found) == {"valid/loss", "valid/velocity_error"}
+    assert found["valid/velocity_error"] == found["valid/loss"]

@@ -8,17 +8,19 @@ from bisquit.config import require
 from bisquit.priors.anyorder import AnyOrderConfig, AnyOrderPrior
 from bisquit.priors.base import Path, Prior, SequentialPrior
 from bisquit.priors.causal import CausalPrior
+from bisquit.priors.flow import FlowConfig, FlowPrior
 from bisquit.priors.masked import MaskedConfig, MaskedPrior
 from bisquit.priors.parts import PartsConfig, PartsPrior
 from bisquit.priors.raster import RasterConfig, RasterPrior
 
-PriorConfig = RasterConfig | AnyOrderConfig | PartsConfig | MaskedConfig  # told apart by their `kind`
+PriorConfig = RasterConfig | AnyOrderConfig | PartsConfig | MaskedConfig | FlowConfig  # told apart by their `kind`
 
 PRIORS: dict[type, type[Prior]] = {
     RasterConfig: RasterPrior,
     AnyOrderConfig: AnyOrderPrior,
     PartsConfig: PartsPrior,
     MaskedConfig: MaskedPrior,
+    FlowConfig: FlowPrior,
 }
 
 KINDS: dict[str, type[PriorConfig]] = {config().kind: config for config in PRIORS}
@@ -46,6 +48,8 @@ __all__ = [
     "AnyOrderConfig",
     "AnyOrderPrior",
     "CausalPrior",
+    "FlowConfig",
+    "FlowPrior",
     "MaskedConfig",
     "MaskedPrior",
     "PartsConfig",

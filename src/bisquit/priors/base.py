@@ -10,7 +10,7 @@ import copy
 import math
 from abc import ABC, abstractmethod
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,8 @@ class Prior(nn.Module, ABC):
     config: Settings
     bits: int
     grid: tuple[int, int]
+    loss_name: ClassVar[str | None] = None
+    """What a loss is that is no nats a token, and so cannot be told in bits; None where it is."""
 
     @property
     def condition_size(self) -> int:
@@ -53,7 +55,7 @@ class Prior(nn.Module, ABC):
 
     @abstractmethod
     def loss(self, tokens: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Return the training loss of tokens (B, h, w), in nats a token.
+        """Return the training loss of tokens (B, h, w), in nats a token unless `loss_name` says otherwise.
 
         condition: (B, condition_size), what each picture shows; a row of zeros says nothing, as does None for all.
         Raises ShapeError on another grid or size.

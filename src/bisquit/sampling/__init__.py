@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisquit.sampling.flow import FLOW_STEPS, OnStep, picture_noise, sample_flow
 from bisquit.sampling.guidance import both_ways, guided, guided_logits
 from bisquit.sampling.masked import sample_masked
 from bisquit.sampling.races import DOUBT, Noise, Race, gumbel, picture_seed, race, require_finite
@@ -10,7 +11,9 @@ from bisquit.sampling.settings import SamplingConfig
 
 __all__ = [
     "DOUBT",
+    "FLOW_STEPS",
     "Noise",
+    "OnStep",
     "OnToken",
     "Race",
     "SamplingConfig",
@@ -19,9 +22,11 @@ __all__ = [
     "guided",
     "guided_logits",
     "gumbel",
+    "picture_noise",
     "picture_seed",
     "race",
     "require_finite",
     "sample",
+    "sample_flow",
     "sample_masked",
 ]

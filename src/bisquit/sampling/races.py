@@ -106,7 +106,7 @@ class Noise:
         return self._drawn.pop()
 
 
-def require_finite(is_finite: bool) -> None:
-    """Raise ModelError unless a prior's logits are finite."""
+def require_finite(is_finite: bool, what: str = "logits") -> None:
+    """Raise ModelError unless a prior's logits are finite, or what else it computes."""
     if not is_finite:
-        raise ModelError("the prior's logits are not finite: its weights are damaged, or its training diverged")
+        raise ModelError(f"the prior's {what} are not finite: its weights are damaged, or its training diverged")

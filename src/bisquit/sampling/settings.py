@@ -11,6 +11,7 @@ import torch
 from bisquit.config import Settings, require
 
 MOST_GUIDANCE = 1000
+MOST_STEPS = 1000
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,8 @@ class SamplingConfig(Settings):
     """Which of the likely tokens are taken."""
 
     temperature: float = 1.0
-    """Logits are divided by it: below 1 likelier tokens are taken more often; 0 always takes the likeliest."""
+    """Logits are divided by it: below 1 likelier tokens are taken more often; 0 always takes the likeliest. A flow's
+    noise is multiplied by it."""
     top_k: int = 0
     """Take one of the k likeliest tokens; 0 leaves all."""
     top_p: float = 1.0
@@ -30,9 +32,11 @@ class SamplingConfig(Settings):
     guidance_schedule: Literal["constant", "linear", "cosine"] = "constant"
     """Whether guidance is the same for all tokens, or grows from 1 at the first to its full value at the last."""
     steps: int = 0
-    """Rounds in which a masked prior paints a picture, a token at least in each; 0 for its own number of them."""
+    """Steps in which a masked prior or a flow paints, which go over all tokens at once; 0 for its own number of them."""
     confidence_noise: float = 4.5
     """How much chance there is in which tokens a masked prior's rounds keep, less in each; 0 keeps the surest."""
+    solver: Literal["euler", "heun"] = "euler"
+    """How a flow takes a step: by the velocity at its start, or, for twice the work, by the mean of both ends'."""
 
     def __post_init__(self) -> None:
         require(0 <= self.temperature < float("inf"), "temperature", self.temperature, "at least 0")
@@ -40,7 +44,7 @@ class SamplingConfig(Settings):
         require(0 < self.top_p <= 1, "top_p", self.top_p, "in (0, 1]")
         require(0 <= self.min_p <= 1, "min_p", self.min_p, "in [0, 1]")
         require(0 <= self.guidance <= MOST_GUIDANCE, "guidance", self.guidance, f"between 0 and {MOST_GUIDANCE}")
-        require(self.steps >= 0, "steps", self.steps, "at least 0")
+        require(0 <= self.steps <= MOST_STEPS, "steps", self.steps, f"between 0 and {MOST_STEPS}")
         is_fit = 0 <= self.confidence_noise < float("inf")
         require(is_fit, "confidence_noise", self.confidence_noise, "at least 0")
 

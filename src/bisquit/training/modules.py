@@ -161,7 +161,7 @@ class TokenizerModule(StageModule):
 
 
 class PriorModule(StageModule):
-    """Trains a prior: its own loss, in nats a token.
+    """Trains a prior: its own loss, told in bits where it is a likelihood, else by its name.
 
     A batch is tokens, int64 (B, h, w), or frames, uint8 (B, H, W, 3), which are changed at random and then tokenized;
     with their labels, where the prior is told of them.
@@ -192,13 +192,13 @@ class PriorModule(StageModule):
         tokens = pictures if self._encode is None else self._encode(to_uint8(self.varied(pictures, self._augmentation)))
         loss = self.prior.loss(tokens, condition)
         if self.keeps_figures(self.global_step):
-            self._log_bits("train", loss, len(tokens))
+            self._log_loss("train", loss, len(tokens))
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Log the loss of one batch."""
         tokens, condition = self._told(batch)
-        self._log_bits("valid", self.prior.loss(tokens, condition), len(tokens))
+        self._log_loss("valid", self.prior.loss(tokens, condition), len(tokens))
 
     def _told(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """Return the pictures of a batch, and what is said of them."""
@@ -209,9 +209,12 @@ class PriorModule(StageModule):
         tell = self._teller.draw if self.training else self._teller.plain
         return batch.pictures, tell(batch.labels.cpu()).to(batch.pictures.device)
 
-    def _log_bits(self, stage: str, loss: Tensor, batch: int) -> None:
-        bits = loss.detach() / math.log(2)
+    def _log_loss(self, stage: str, loss: Tensor, batch: int) -> None:
         self.log(f"{stage}/loss", loss, batch_size=batch)
+        if self.prior.loss_name is not None:
+            self.log(f"{stage}/{self.prior.loss_name}", loss, batch_size=batch, prog_bar=True)
+            return
+        bits = loss.detach() / math.log(2)
         self.log(f"{stage}/bits_per_token", bits, batch_size=batch)
         self.log(f"{stage}/bits_per_image", bits * self.prior.length, batch_size=batch, prog_bar=True)
 

@@ -1,0 +1,188 @@
+"""The flow prior: from noise to the bits of all tokens at once, along the velocities that a transformer computes.
+
+    corner  x1  the bits of each token as -1 and +1     (B, bits, h, w), where BSQ's latents snap to, but for scale
+    noise   x0  a normal number for each                (B, bits, h, w)
+    between x_t = (1 - t) x0 + t x1                     t in [0, 1], the time
+
+    x_t ──linear──┐
+    guess ─linear─┤
+    place ────────┼──> (B, h w, width) ──transformer, not causal──linear──> estimate of x1 ──> velocity
+    time ────mlp──┤
+    condition ────┘
+
+Flow matching (Lipman et al. 2022, arXiv:2210.02747) on straight paths (rectified flow, Liu et al. 2022,
+arXiv:2209.03003), over bits as real numbers (analog bits, Chen et al. 2022, arXiv:2208.04202): the velocity at x_t is
+the mean of x1 - x0 over all paths through it. To follow it from noise ends at corners, which are tokens.
+
+The network's output is the mean of x1, linear and unbounded, and the velocity is (estimate - x_t) / (1 - t). So all
+that there is to learn is to tell corners from one another; a network whose output is the velocity must carry the noise
+through its width too, to subtract it (Li and He 2025, arXiv:2511.13720). The estimate has the same scale at all times,
+so that time is simply added to the input. A step to the end lands on the estimate, and the next step is told of it as a
+guess (the self-conditioning of analog bits).
+
+A condition, what a picture is to show, is a vector of numbers; a linear map of it is added to every place.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from bisquit.config import Settings, require
+from bisquit.errors import ShapeError
+from bisquit.priors.base import Prior
+from bisquit.quantizers.bsq import unpack_bits
+from bisquit.transformer import Transformer, TransformerConfig
+
+FIRST_STD = 0.02  # of the weights outside of the transformer, before training
+TIME_WAVES = 32
+LEAST_LEFT = 0.05
+"""The time that is taken to be left, at least, where a velocity leads to an estimate: or the last would be endless."""
+
+
+@dataclass(frozen=True)
+class FlowConfig(Settings):
+    """The shape of a `FlowPrior`, and the times that it learns from."""
+
+    kind: Literal["flow"] = field(default="flow", kw_only=True)
+    transformer: TransformerConfig = field(default_factory=TransformerConfig)
+    condition_size: int = 0
+    """Numbers of a condition that says what to paint; 0 for a prior that takes none."""
+    self_conditioning: bool = True
+    """Whether a flow is told its last guess of where it ends; in training every other picture is, at half a pass more.
+    """
+    time_mean: float = 0.0
+    """Mean of the log-odds of the times to learn from: below 0 for more noise, above for less."""
+    time_deviation: float = 1.0
+    """Standard deviation of the log-odds of the times to learn from."""
+
+    def __post_init__(self) -> None:
+        require(0 <= self.condition_size <= 65536, "condition_size", self.condition_size, "between 0 and 65536")
+        require(-10 <= self.time_mean <= 10, "time_mean", self.time_mean, "between -10 and 10")
+        require(0 < self.time_deviation <= 10, "time_deviation", self.time_deviation, "above 0 and at most 10")
+
+
+class FlowPrior(Prior):
+    """A flow from noise to bits; what it computes is drawn at the top of this module."""
+
+    config: FlowConfig
+    loss_name: ClassVar[str | None] = "velocity_error"
+
+    def __init__(self, config: FlowConfig, bits: int, grid: tuple[int, int]) -> None:
+        super().__init__()
+        require(1 <= bits <= 32, "bits", bits, "between 1 and 32")
+        require(min(grid) >= 1, "grid", grid, "at least 1 x 1")
+        self.config = config
+        self.bits = bits
+        self.grid = (int(grid[0]), int(grid[1]))
+        width = config.transformer.width
+        self.between = nn.Linear(bits, width)
+        self.guess = nn.Linear(bits, width, bias=False) if config.self_conditioning else None
+        self.condition = nn.Linear(config.condition_size, width, bias=False) if config.condition_size else None
+        self.time = nn.Sequential(nn.Linear(2 * TIME_WAVES, width), nn.SiLU(), nn.Linear(width, width))
+        self.place = nn.Parameter(FIRST_STD * torch.randn(self.length, width))
+        self.transformer = Transformer(config.transformer)
+        self.head = nn.Linear(width, bits)
+        for layer in (self.between, self.guess, self.condition, self.time[0], self.time[2], self.head):
+            if isinstance(layer, nn.Linear):
+                nn.init.normal_(layer.weight, std=FIRST_STD)
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
+
+    @property
+    def condition_size(self) -> int:
+        """How many numbers a condition has that tells this prior what to paint; 0 if it takes none."""
+        return self.config.condition_size
+
+    def estimate(self, x: Tensor, t: Tensor, condition: Tensor | None = None, guess: Tensor | None = None) -> Tensor:
+        """Return the mean of the corners that pictures at x may end at, (B, bits, h, w).
+
+        x: (B, bits, h, w). t: (B,), their times in [0, 1]. condition: see `Prior.loss`. guess: like x, an estimate made
+        before, zeros for none; a prior without self-conditioning takes no notice. Raises ShapeError on another grid or
+        size.
+        """
+        if x.ndim != 4 or tuple(x.shape[1:]) != (self.bits, *self.grid):
+            wanted = f"(B, {self.bits}, {self.grid[0]}, {self.grid[1]})"
+            raise ShapeError(f"what is between noise and bits is {tuple(x.shape)}: this prior takes {wanted}")
+        inputs = self.between(x.flatten(2).mT) + self.place + self.time(time_waves(t)).unsqueeze(1)  # (B, h w, width)
+        if guess is not None and self.guess is not None:
+            inputs = inputs + self.guess(guess.flatten(2).mT)
+        if condition is not None:
+            inputs = inputs + self._shown(condition, len(x))
+        ends: Tensor = self.head(self.transformer(inputs, causal=False))
+        return ends.mT.unflatten(2, self.grid)
+
+    def velocity(self, x: Tensor, t: Tensor, condition: Tensor | None = None, guess: Tensor | None = None) -> Tensor:
+        """Return where pictures at x move to, the change of x (B, bits, h, w) in a unit of time, of the type of x.
+
+        All is as `estimate` takes it.
+        """
+        return pace(self.estimate(x, t, condition, guess).to(x.dtype) - x, t)
+
+    def loss(self, tokens: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Return the flow-matching loss of tokens (B, h, w): the mean squared error of velocities, for each bit.
+
+        It is no likelihood and has no unit: bits are -1 and +1, time goes from 0 to 1, and to always estimate the
+        middle costs 1 / (1 - t)^2. Paths and times are drawn anew each time; in evaluation from the same seed each
+        time. condition: see `Prior.loss`.
+        """
+        self.check(tokens)
+        if condition is not None:
+            self.check_condition(condition, len(tokens))
+        generator = None if self.training else torch.Generator().manual_seed(0)
+        corners = to_corners(tokens, self.bits).to(self.place.dtype)
+        noise = torch.randn(corners.shape, generator=generator).to(corners)
+        t = draw_times(len(tokens), self.config.time_mean, self.config.time_deviation, generator).to(corners)
+        first = int(torch.randint(2, (), generator=generator))
+        x = torch.lerp(noise, corners, t.view(-1, 1, 1, 1))
+        velocity = self.velocity(x, t, condition, self._first_guess(x, t, condition, slice(first, None, 2)))
+        return (velocity - pace(corners - x, t)).square().mean()
+
+    def _first_guess(self, x: Tensor, t: Tensor, condition: Tensor | None, told: slice) -> Tensor | None:
+        """Return what pictures at x are estimated without a guess, for those that are to be told; zeros for others."""
+        if self.guess is None:
+            return None
+        guess = torch.zeros_like(x)
+        if len(x[told]):
+            with torch.no_grad():
+                guess[told] = self.estimate(x[told], t[told], None if condition is None else condition[told]).to(x)
+        return guess
+
+    def _shown(self, condition: Tensor, batch: int) -> Tensor:
+        """Return what is added for what pictures are to show, which does not depend on the others of a batch.
+
+        (B, 1, width), or zeros where this prior takes no condition.
+        """
+        self.check_condition(condition, batch)
+        if self.condition is None:
+            return self.place.new_zeros(1)
+        return torch.stack([self.condition(row) for row in condition.split(1)])  # at once, sums would round otherwise
+
+
+def to_corners(tokens: Tensor, bits: int) -> Tensor:
+    """Return the bits of tokens, int64 (B, h, w), as -1 and +1: float32 (B, bits, h, w)."""
+    return unpack_bits(tokens, bits) * 2.0 - 1
+
+
+def pace(way: Tensor, t: Tensor) -> Tensor:
+    """Return the velocity that goes a way (B, bits, h, w) in the time that is left at times t (B,)."""
+    return way / (1 - t).clamp_min(LEAST_LEFT).view(-1, 1, 1, 1)
+
+
+def time_waves(t: Tensor) -> Tensor:
+    """Return sines and cosines of times (B,) in [0, 1]: (B, 2 TIME_WAVES). The fastest turns by 1000 radians."""
+    angles = t.unsqueeze(1) * torch.logspace(0, 3, TIME_WAVES, dtype=t.dtype, device=t.device)
+    return torch.cat((angles.sin(), angles.cos()), dim=1)
+
+
+def draw_times(batch: int, mean: float, deviation: float, generator: torch.Generator | None = None) -> Tensor:
+    """Draw times in [0, 1] whose log-odds are normal (Esser et al. 2024, arXiv:2403.03206, section 3.1): (batch,).
+
+    Each is of that distribution; together they are spread over it evenly, by one draw (Kingma et al. 2021,
+    arXiv:2107.00630), which makes the loss of a batch less noisy.
+    """
+    quantiles = (torch.rand((), generator=generator) + torch.arange(batch) / batch) % 1
+    return (mean + deviation * torch.special.ndtri(quantiles)).sigmoid()
