@@ -119,7 +119,7 @@ def condition_of(prior: Prior, batch: int) -> Tensor | None:
 
 
 def all_logits(prior: Prior, tokens: Tensor, condition: Tensor | None = None) -> Tensor:
-    """Logits (B, steps, symbols) of tokens; to a masked prior every other column is known; a flow's estimate of bits."""
+    """Logits (B, steps, symbols) of tokens, every other column known to a masked prior; what a flow takes for bits."""
     if isinstance(prior, FlowPrior):
         half_way = torch.full((len(tokens),), 0.5).to(prior.place)
         corners = to_corners(tokens, prior.bits).to(prior.place)
