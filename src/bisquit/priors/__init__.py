@@ -5,11 +5,16 @@ from __future__ import annotations
 from bisquit.priors.anyorder import AnyOrderConfig, AnyOrderPrior
 from bisquit.priors.base import Path, Prior, SequentialPrior
 from bisquit.priors.causal import CausalPrior
+from bisquit.priors.pyramid import PyramidConfig, PyramidPrior
 from bisquit.priors.raster import RasterConfig, RasterPrior
 
-PriorConfig = RasterConfig | AnyOrderConfig  # told apart by their `kind`
+PriorConfig = RasterConfig | AnyOrderConfig | PyramidConfig  # told apart by their `kind`
 
-PRIORS: dict[type, type[RasterPrior | AnyOrderPrior]] = {RasterConfig: RasterPrior, AnyOrderConfig: AnyOrderPrior}
+PRIORS: dict[type, type[RasterPrior | AnyOrderPrior | PyramidPrior]] = {
+    RasterConfig: RasterPrior,
+    AnyOrderConfig: AnyOrderPrior,
+    PyramidConfig: PyramidPrior,
+}
 
 
 def build_prior(config: PriorConfig, bits: int, grid: tuple[int, int]) -> Prior:
@@ -25,6 +30,8 @@ __all__ = [
     "Path",
     "Prior",
     "PriorConfig",
+    "PyramidConfig",
+    "PyramidPrior",
     "RasterConfig",
     "RasterPrior",
     "SequentialPrior",

@@ -190,6 +190,11 @@ class SequentialPrior(Prior):
         return torch.cat(nats) / math.log(2) if nats else tokens.float()
 
 
+def each_alone(linear: nn.Linear, rows: Tensor) -> Tensor:
+    """Return a linear map of rows (B, n), (B, 1, outputs), each by itself: at once, sums would round otherwise."""
+    return torch.stack([linear(row) for row in rows.split(1)])
+
+
 def to_steps(tokens: Tensor, path: Path | None) -> Tensor:
     """Return what lies on a grid, (B, h, w), in the order of the steps: (B, h w)."""
     flat = tokens.flatten(1)

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from bisquit.config import Settings, require
 from bisquit.errors import ShapeError
-from bisquit.priors.base import Path, Prior, SequentialPrior, to_steps
+from bisquit.priors.base import Path, Prior, SequentialPrior, each_alone, to_steps
 from bisquit.transformer import KeyValueCache, Transformer, TransformerConfig
 
 FIRST_STD = 0.02  # of the weights that stand for tokens and conditions, before training
@@ -143,8 +143,7 @@ class CausalPrior(SequentialPrior):
         self.check_condition(condition, len(path.around))
         if self.condition is None:
             return path
-        added = torch.stack([self.condition(row) for row in condition.split(1)])  # at once, sums would round otherwise
-        return path._replace(places=path.places + added)
+        return path._replace(places=path.places + each_alone(self.condition, condition))
 
     def logits(self, tokens: Tensor, path: Path | None = None) -> Tensor:
         """Return the logits (B, h w, codebook) of each token of (B, h, w) given those before it, in one pass."""
