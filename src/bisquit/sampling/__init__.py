@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisquit.sampling.guidance import both_ways, guided, guided_logits
+from bisquit.sampling.pyramid import OnScale, sample_pyramid
 from bisquit.sampling.races import DOUBT, Noise, Race, gumbel, picture_seed, race, require_finite
 from bisquit.sampling.sequential import OnToken, check_given, sample
 from bisquit.sampling.settings import SamplingConfig
@@ -10,6 +11,7 @@ from bisquit.sampling.settings import SamplingConfig
 __all__ = [
     "DOUBT",
     "Noise",
+    "OnScale",
     "OnToken",
     "Race",
     "SamplingConfig",
@@ -22,4 +24,5 @@ __all__ = [
     "race",
     "require_finite",
     "sample",
+    "sample_pyramid",
 ]
