@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bisquit.errors import ConfigError
+from bisquit.errors import ConfigError, ShapeError
 from bisquit.transformer import (
     CAUSAL_BLOCK_STEPS,
     KeyValueCache,
@@ -122,6 +122,32 @@ def test_steps_with_a_cache_equal_one_pass(transformer: Transformer, rotary: boo
         parts.append(transformer(x[:, start:end], causal=True, rotary=of_these, cache=cache))
         assert cache.length == end
     torch.testing.assert_close(torch.cat(parts, dim=1), whole, rtol=0, atol=1e-5)
+
+
+def test_a_mask_hides_what_it_says(transformer: Transformer):
+    x = noise(2, 7, 16)
+    mask = torch.full((7, 7), -torch.inf).triu(1)
+    torch.testing.assert_close(transformer(x, causal=False, mask=mask), transformer(x, causal=True))
+    mask[6, 2] = -torch.inf
+    change = (transformer(x, causal=False, mask=mask) - transformer(x, causal=True)).abs().amax(dim=(0, 2))
+    assert (change > 1e-3).tolist() == 6 * [False] + [True]
+
+
+def test_blocks_of_steps_with_a_cache_equal_one_masked_pass(transformer: Transformer):
+    x, block = noise(2, 9, 16), torch.tensor([0, 1, 1, 1, 2, 2, 2, 2, 2])
+    mask = torch.zeros(9, 9).masked_fill_(block > block.unsqueeze(1), -torch.inf)
+    cache = KeyValueCache(CONFIG, batch=2, capacity=9, like=x)
+    parts = [transformer(part, causal=False, cache=cache) for part in x.split((1, 3, 5), dim=1)]
+    torch.testing.assert_close(torch.cat(parts, dim=1), transformer(x, causal=False, mask=mask), rtol=0, atol=1e-5)
+
+
+def test_causal_steps_behind_others_go_one_by_one(transformer: Transformer):
+    x, cache = noise(1, 9, 16), KeyValueCache(CONFIG, batch=1, capacity=9, like=noise(1))
+    transformer(x[:, :2], causal=True, cache=cache)
+    with pytest.raises(ShapeError, match="2 causal steps behind 2"):
+        transformer(x[:, 2:4], causal=True, cache=cache)
+    with pytest.raises(ShapeError, match="8 steps do not fit a cache with 2 of 9 filled"):
+        transformer(x[:, :8], causal=False, cache=cache)
 
 
 def test_dropout_acts_in_training_only():

@@ -3,7 +3,8 @@
     frames ──pad──> auto-encoder ──latents──> quantizer ──> tokens
     frames <──crop── auto-encoder <──codes── quantizer <── tokens
 
-with frames uint8 (B, H, W, 3) and tokens int64 (B, h, w).
+with frames uint8 (B, H, W, 3) and tokens int64 (B, h, w). Most quantizers have a token for each patch; the grid of
+others is theirs to say.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ class Tokenizer(nn.Module):
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Return the grid (h, w) of tokens of a frame of height x width pixels; a patch that is begun counts."""
-        return patch_grid(height, width, self.patch_size)
+        return self.quantizer.grid(patch_grid(height, width, self.patch_size))
 
     def forward(self, x: Tensor) -> TokenizerOutput:
         """Reconstruct frames (B, 3, H, W) in [-0.5, 0.5] through their tokens; patches must divide H and W."""
@@ -93,8 +94,9 @@ class Tokenizer(nn.Module):
     def decode(self, tokens: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         """Turn tokens into frames.
 
-        tokens: int64 (B, h, w). size: (H, W) to crop back to, where the frames had been padded. Returns uint8 (B, H, W,
-        3). Raises TokenError on tokens outside of the codebook, ShapeError where the grid is not that of `size`.
+        tokens: int64 (B, h, w). size: (H, W) of the frames, to which they are cropped where they had been padded; where
+        each token is a patch's, by default as many whole patches as there are tokens. Returns uint8 (B, H, W, 3).
+        Raises TokenError on tokens outside of the codebook, ShapeError where the grid is not that of `size`.
         """
         if tokens.dtype != torch.int64 or tokens.ndim != 3:
             raise ShapeError(f"tokens are {tokens.dtype} {tuple(tokens.shape)}: they must be int64 (B, h, w)")
@@ -102,8 +104,10 @@ class Tokenizer(nn.Module):
         if self.grid(height, width) != tuple(tokens.shape[1:]):
             raise ShapeError(
                 f"tokens are {tuple(tokens.shape)}: frames of {height} x {width} have {self.grid(height, width)}"
+                + ("" if size else "; pass the size of their frames")
             )
-        x = self.autoencoder.decode(self.quantizer.codes(tokens.to(self.device)))
+        latent_grid = patch_grid(height, width, self.patch_size)
+        x = self.autoencoder.decode(self.quantizer.codes(tokens.to(self.device), latent_grid))
         return to_uint8(x)[:, :height, :width].contiguous()
 
     def fingerprint(self) -> str:

@@ -23,7 +23,7 @@ from bisquit.errors import ModelError, ShapeError, TokenError
 from bisquit.frames import FrameSet
 from bisquit.progress import Progress
 from bisquit.quantizers import BSQ
-from bisquit.quantizers.bsq import pack_bits
+from bisquit.quantizers.base import pack_bits
 from bisquit.tokenizer import Tokenizer
 
 

@@ -70,10 +70,10 @@ class KeyValueCache:
     def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Store k and v (B, n_heads, T, head_width) behind what is there, and return all of the layer's so far.
 
-        Raises ShapeError if they do not fit: T must be 1 unless the cache is empty.
+        Raises ShapeError if there is no room for them.
         """
         end = self.length + k.shape[2]
-        if end > self.keys.shape[3] or (self.length and k.shape[2] != 1):
+        if end > self.keys.shape[3]:
             raise ShapeError(f"{k.shape[2]} steps do not fit a cache with {self.length} of {self.keys.shape[3]} filled")
         self.keys[layer, :, :, self.length : end] = k
         self.values[layer, :, :, self.length : end] = v
@@ -142,16 +142,23 @@ class Attention(nn.Module):
         self.out = nn.Linear(config.width, config.width)
 
     def forward(
-        self, x: Tensor, *, causal: bool, rotary: Tensor | None, cache: KeyValueCache | None, layer: int
+        self,
+        x: Tensor,
+        *,
+        causal: bool,
+        rotary: Tensor | None,
+        cache: KeyValueCache | None,
+        layer: int,
+        mask: Tensor | None = None,
     ) -> Tensor:
         q, k, v = self._heads(x, rotary)
         if cache is not None:
             k, v = cache.append(layer, k, v)
         dropout = self.dropout if self.training else 0.0
-        if causal and q.shape[2] > 1 and q.device.type == "cpu":
+        if causal and mask is None and q.shape[2] > 1 and q.device.type == "cpu":
             y = causal_attention(q, k, v, dropout)
         else:
-            mask = None if cache is None else cache.mask
+            mask = cache.mask if mask is None and cache is not None else mask
             y = F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal=causal and q.shape[2] > 1)
         out: Tensor = self.out(y.transpose(1, 2).flatten(2))
         return out
@@ -184,10 +191,17 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(
-        self, x: Tensor, *, causal: bool, rotary: Tensor | None, cache: KeyValueCache | None, layer: int
+        self,
+        x: Tensor,
+        *,
+        causal: bool,
+        rotary: Tensor | None,
+        cache: KeyValueCache | None,
+        layer: int,
+        mask: Tensor | None = None,
     ) -> Tensor:
         x = x + self.dropout(
-            self.attention(self.attention_norm(x), causal=causal, rotary=rotary, cache=cache, layer=layer)
+            self.attention(self.attention_norm(x), causal=causal, rotary=rotary, cache=cache, layer=layer, mask=mask)
         )
         return x + self.dropout(self.mlp(self.mlp_norm(x)))
 
@@ -214,16 +228,26 @@ class Transformer(nn.Module):
                 nn.init.normal_(parameter, std=residual_deviation if is_residual else 0.02)
 
     def forward(
-        self, x: Tensor, *, causal: bool, rotary: Tensor | None = None, cache: KeyValueCache | None = None
+        self,
+        x: Tensor,
+        *,
+        causal: bool,
+        rotary: Tensor | None = None,
+        cache: KeyValueCache | None = None,
+        mask: Tensor | None = None,
     ) -> Tensor:
         """Map x (B, T, width) to the same shape.
 
         rotary: (T, head_width / 2) angles in radians, of these T steps. cache: holds the steps before; these T are
-        added to it, and with a filled cache T must be 1. causal: step t sees steps up to t only.
+        added to it. causal: step t sees steps up to t only; with a filled cache T must then be 1. mask: added to the
+        scores of attention, (T, steps to see), -inf where one is not to be seen, if it is not causal. Raises ShapeError
+        for causal steps that do not go alone.
         """
+        if causal and cache is not None and cache.length and x.shape[1] != 1:
+            raise ShapeError(f"{x.shape[1]} causal steps behind {cache.length} in a cache: they must go one by one")
         x = self.dropout(x)
         for layer, block in enumerate(self.blocks):
-            x = block(x, causal=causal, rotary=rotary, cache=cache, layer=layer)
+            x = block(x, causal=causal, rotary=rotary, cache=cache, layer=layer, mask=mask)
         if cache is not None:
             cache.length += x.shape[1]
         normed: Tensor = self.norm(x)

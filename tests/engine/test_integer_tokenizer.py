@@ -17,7 +17,7 @@ from bisquit.engine.integer_tokenizer import IntegerConvolution, IntegerTokenize
 from bisquit.errors import ModelError, ShapeError
 from bisquit.frames import load_frames
 from bisquit.generate import load
-from bisquit.quantizers.bsq import unpack_bits
+from bisquit.quantizers.base import unpack_bits
 
 
 def test_tokens_and_pixels_are_near_those_of_the_tokenizer(make_tokenizer, make_noise) -> None:

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from bisquit.errors import ConfigError, TokenError
 from bisquit.quantizers import BSQ, BSQConfig
-from bisquit.quantizers.bsq import pack_bits, unpack_bits
+from bisquit.quantizers.base import pack_bits, unpack_bits
 
 
 def plain(bits: int, **entropy: float) -> BSQ:
@@ -76,6 +76,17 @@ def test_packing_is_the_sum_of_the_places_and_unpacking_its_inverse(data: st.Dat
     written = ["".join("01"[bit] for bit in reversed(row)) for row in is_one.flatten(1).int().tolist()]
     assert [int(digits, base=2) for digits in written] == values
     assert torch.equal(pack_bits(is_one), tokens)
+
+
+def test_each_place_is_quantized_by_itself():
+    torch.manual_seed(0)
+    quantizer, x = BSQ(BSQConfig(), width=12), noise(3, 12, 4, 5)
+    parts = [quantizer(x[i : i + 1, :, :, j : j + 1]).tokens for i in range(3) for j in range(5)]
+    assert torch.equal(quantizer(x).tokens, torch.cat(parts).view(3, 5, 4).transpose(1, 2))
+
+
+def test_tokens_are_on_the_grid_of_the_latents():
+    assert plain(3).grid((4, 5)) == (4, 5)
 
 
 def test_all_ones_of_32_bits_overflow_nothing():

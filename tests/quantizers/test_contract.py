@@ -26,7 +26,7 @@ def latents(batch: int, grid: tuple[int, int], seed: int = 1) -> torch.Tensor:
 def test_tokens_are_integers_of_the_codebook_on_any_grid(quantizer: Quantizer, grid: tuple[int, int]):
     tokens = quantizer(latents(64, grid)).tokens
     assert tokens.dtype == torch.int64
-    assert tokens.shape == (64, *grid)
+    assert tokens.shape == (64, *quantizer.grid(grid))
     assert tokens.min() >= 0
     assert tokens.max() < 2**quantizer.bits
     assert len(tokens.unique()) > 1
@@ -36,14 +36,22 @@ def test_tokens_are_integers_of_the_codebook_on_any_grid(quantizer: Quantizer, g
 def test_codes_of_tokens_are_those_of_the_forward_pass_to_the_last_bit(quantizer: Quantizer, grid: tuple[int, int]):
     quantized = quantizer(latents(64, grid))
     assert quantized.codes.shape == (64, WIDTH, *grid)
-    assert torch.equal(quantizer.codes(quantized.tokens), quantized.codes)
+    assert torch.equal(quantizer.codes(quantized.tokens, grid), quantized.codes)
 
 
-def test_each_place_is_quantized_by_itself(quantizer: Quantizer):
+@pytest.mark.parametrize("grid", GRIDS)
+def test_codes_do_not_depend_on_how_latents_lie_in_memory(quantizer: Quantizer, grid: tuple[int, int]):
+    quantized = quantizer(latents(64, grid).to(memory_format=torch.channels_last))
+    torch.testing.assert_close(quantizer.codes(quantized.tokens, grid), quantized.codes)
+
+
+def test_each_picture_is_quantized_by_itself(quantizer: Quantizer):
     x = latents(3, (4, 5))
     whole = quantizer(x)
-    parts = [quantizer(x[i : i + 1, :, :, j : j + 1]).tokens for i in range(3) for j in range(5)]
-    assert torch.equal(whole.tokens, torch.cat(parts).view(3, 5, 4).transpose(1, 2))
+    for i in range(3):
+        alone = quantizer(x[i : i + 1])
+        assert torch.equal(alone.tokens[0], whole.tokens[i])
+        torch.testing.assert_close(alone.codes[0], whole.codes[i])
 
 
 def test_the_gradient_reaches_latents_and_parameters(quantizer: Quantizer):
@@ -80,10 +88,20 @@ def test_latents_of_another_shape_are_refused(quantizer: Quantizer, shape: tuple
 
 def test_tokens_outside_of_the_codebook_are_refused(quantizer: Quantizer):
     top = 2**quantizer.bits
-    quantizer.codes(torch.tensor([[[0, top - 1]]]))
+    tokens = torch.zeros(1, *quantizer.grid((1, 2)), dtype=torch.int64)
+    tokens[0, -1, -1] = top - 1
+    quantizer.codes(tokens, (1, 2))
     for outside in (-1, top):
+        tokens[0, -1, -1] = outside
         with pytest.raises(TokenError, match=str(outside)):
-            quantizer.codes(torch.tensor([[[0, outside]]]))
+            quantizer.codes(tokens, (1, 2))
+
+
+@pytest.mark.parametrize("shape", [(1, 2, 3), (1, 1, 1), (2, 4)], ids=str)
+def test_tokens_of_another_grid_are_refused(quantizer: Quantizer, shape: tuple[int, ...]):
+    h, w = quantizer.grid((2, 4))
+    with pytest.raises(ShapeError, match=rf"\(2, 4\) are \(B, {h}, {w}\)"):
+        quantizer.codes(torch.zeros(shape, dtype=torch.int64), (2, 4))
 
 
 @pytest.mark.parametrize("config", QUANTIZERS, ids=lambda config: config.__name__)

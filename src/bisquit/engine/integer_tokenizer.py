@@ -25,7 +25,7 @@ from bisquit.engine import arithmetic
 from bisquit.engine.arithmetic import Codes, product, to_codes
 from bisquit.errors import ModelError, ShapeError
 from bisquit.quantizers import BSQ
-from bisquit.quantizers.bsq import pack_bits, unpack_bits
+from bisquit.quantizers.base import pack_bits, unpack_bits
 from bisquit.tokenizer import Tokenizer
 
 

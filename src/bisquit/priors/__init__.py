@@ -11,14 +11,18 @@ from bisquit.priors.causal import CausalPrior
 from bisquit.priors.flow import FlowConfig, FlowPrior
 from bisquit.priors.masked import MaskedConfig, MaskedPrior
 from bisquit.priors.parts import PartsConfig, PartsPrior
+from bisquit.priors.pyramid import PyramidConfig, PyramidPrior
 from bisquit.priors.raster import RasterConfig, RasterPrior
 
-PriorConfig = RasterConfig | AnyOrderConfig | PartsConfig | MaskedConfig | FlowConfig  # told apart by their `kind`
+PriorConfig = (  # told apart by their `kind`
+    RasterConfig | AnyOrderConfig | PartsConfig | PyramidConfig | MaskedConfig | FlowConfig
+)
 
 PRIORS: dict[type, type[Prior]] = {
     RasterConfig: RasterPrior,
     AnyOrderConfig: AnyOrderPrior,
     PartsConfig: PartsPrior,
+    PyramidConfig: PyramidPrior,
     MaskedConfig: MaskedPrior,
     FlowConfig: FlowPrior,
 }
@@ -57,6 +61,8 @@ __all__ = [
     "Path",
     "Prior",
     "PriorConfig",
+    "PyramidConfig",
+    "PyramidPrior",
     "RasterConfig",
     "RasterPrior",
     "SequentialPrior",

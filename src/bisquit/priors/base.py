@@ -20,6 +20,7 @@ from bisquit.config import Settings
 from bisquit.errors import ConfigError, ShapeError, TokenError
 from bisquit.fingerprint import fingerprint
 
+FIRST_STD = 0.02  # of weights outside of the transformer, before training
 MOST_LOGITS = 2**26
 """How many logits are made at once to measure bits, where one picture alone does not have more."""
 
@@ -213,6 +214,11 @@ class SequentialPrior(Prior):
             of_steps = token_nats(self.logits(some, way), self.to_symbols(some, way))
             nats.append(to_grid(of_steps.unflatten(1, (-1, self.parts)).sum(dim=2), way, self.grid))
         return torch.cat(nats) / math.log(2) if nats else tokens.float()
+
+
+def each_alone(linear: nn.Linear, rows: Tensor) -> Tensor:
+    """Return a linear map of rows (B, n), (B, 1, outputs), each by itself: at once, sums would round otherwise."""
+    return torch.stack([linear(row) for row in rows.split(1)])
 
 
 def to_steps(tokens: Tensor, path: Path | None) -> Tensor:

@@ -27,10 +27,9 @@ from torch.nn import functional as F
 
 from bisquit.config import Settings, require
 from bisquit.errors import ShapeError
-from bisquit.priors.base import Path, Prior, SequentialPrior, to_steps
+from bisquit.priors.base import FIRST_STD, Path, Prior, SequentialPrior, each_alone, to_steps
 from bisquit.transformer import KeyValueCache, Transformer, TransformerConfig
 
-FIRST_STD = 0.02  # of the weights that stand for tokens and conditions, before training
 LARGEST_SOFTMAX_BITS = 18  # 2**18 logits a token: beyond it, memory goes to the head alone
 ABOVE = ((-1, 0), (-1, -1), (-1, 1), (-2, 0))  # (rows, columns) from the token to be predicted
 AROUND = (*ABOVE, (0, -1), (0, 1), (1, 0), (1, -1), (1, 1), (0, -2), (0, 2), (2, 0))
@@ -132,7 +131,7 @@ class CausalPrior(SequentialPrior):
         self.check_condition(condition, len(path.around))
         if self.condition is None:
             return path
-        return path._replace(places=path.places + row_by_row(self.condition, condition))
+        return path._replace(places=path.places + each_alone(self.condition, condition))
 
     def logits(self, tokens: Tensor, path: Path | None = None) -> Tensor:
         """Return the logits (B, h w, codebook) of each token of (B, h, w) given those before it, in one pass."""
@@ -242,14 +241,6 @@ def places_around(grid: tuple[int, int], neighbours: int) -> Tensor:
     columns = torch.arange(w).view(1, -1, 1) + offsets[:, 1]
     is_inside = (rows >= 0) & (rows < h) & (columns >= 0) & (columns < w)
     return torch.where(is_inside, rows * w + columns, h * w).flatten(0, 1)
-
-
-def row_by_row(linear: nn.Linear, rows: Tensor) -> Tensor:
-    """Return what a linear map makes of each of the rows (B, channels) by itself: (B, 1, width).
-
-    Of all at once, sums would round otherwise in each batch.
-    """
-    return torch.stack([linear(row) for row in rows.split(1)])
 
 
 @torch.no_grad()

@@ -33,11 +33,10 @@ from torch import Tensor, nn
 
 from bisquit.config import Settings, require
 from bisquit.errors import ShapeError
-from bisquit.priors.base import Prior
-from bisquit.quantizers.bsq import unpack_bits
+from bisquit.priors.base import FIRST_STD, Prior, each_alone
+from bisquit.quantizers.base import unpack_bits
 from bisquit.transformer import Transformer, TransformerConfig
 
-FIRST_STD = 0.02  # of the weights outside of the transformer, before training
 TIME_WAVES = 32
 LEAST_LEFT = 0.05
 """The time that is taken to be left, at least, where a velocity leads to an estimate: or the last would be endless."""
@@ -159,7 +158,7 @@ class FlowPrior(Prior):
         self.check_condition(condition, batch)
         if self.condition is None:
             return self.place.new_zeros(1)
-        return torch.stack([self.condition(row) for row in condition.split(1)])  # at once, sums would round otherwise
+        return each_alone(self.condition, condition)
 
 
 def to_corners(tokens: Tensor, bits: int) -> Tensor:

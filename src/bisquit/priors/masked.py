@@ -22,17 +22,15 @@ from torch.nn import functional as F
 
 from bisquit.config import Settings, require
 from bisquit.errors import ShapeError
-from bisquit.priors.base import Prior, token_nats
+from bisquit.priors.base import FIRST_STD, Prior, each_alone, token_nats
 from bisquit.priors.causal import (
     AROUND,
-    FIRST_STD,
     CausalPrior,
     around_steps,
     draw_from_bits,
     grow_tables,
     places_around,
     require_softmax,
-    row_by_row,
 )
 from bisquit.transformer import Transformer, TransformerConfig
 
@@ -138,7 +136,7 @@ class MaskedPrior(Prior):
                 x = x + embedding(code)
         if condition is not None:
             self.check_condition(condition, len(tokens))
-            x = x if self.condition is None else x + row_by_row(self.condition, condition)
+            x = x if self.condition is None else x + each_alone(self.condition, condition)
         features: Tensor = self.transformer(x, causal=False)
         return features
 

@@ -22,8 +22,8 @@ from torch.nn import functional as F
 
 from bisquit.config import Settings, require
 from bisquit.errors import ShapeError
-from bisquit.priors.base import Path, SequentialPrior, joined, to_steps
-from bisquit.priors.causal import ABOVE, FIRST_STD, around_steps, draw_from_bits, places_around, row_by_row
+from bisquit.priors.base import FIRST_STD, Path, SequentialPrior, each_alone, joined, to_steps
+from bisquit.priors.causal import ABOVE, around_steps, draw_from_bits, places_around
 from bisquit.transformer import KeyValueCache, Transformer, TransformerConfig
 
 MOST_PART_BITS = 12  # 4,096 logits a step
@@ -104,7 +104,7 @@ class PartsPrior(SequentialPrior):
         self.check_condition(condition, batch)
         places = self.place.expand(batch, -1, -1)
         if self.condition is not None:
-            places = places + row_by_row(self.condition, condition)
+            places = places + each_alone(self.condition, condition)
         return Path(places, self.around.expand(batch, -1, -1))
 
     def logits(self, tokens: Tensor, path: Path | None = None) -> Tensor:

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bisquit.config import Settings, require
-from bisquit.errors import ShapeError, TokenError
-from bisquit.quantizers.base import Quantized, Quantizer
+from bisquit.errors import ShapeError
+from bisquit.quantizers.base import Quantized, Quantizer, pack_bits, unpack_bits
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,13 @@ class BSQ(Quantizer):
         straight_through = corners + (u - u.detach())  # in this order it is the corners to the last bit
         return Quantized(pack_bits(is_one), self.up(straight_through), self._entropy_loss(u))
 
-    def codes(self, tokens: Tensor) -> Tensor:
-        """Return the codes (B, width, h, w) of tokens (B, h, w). Raises TokenError if one is not in [0, 2**bits)."""
+    def codes(self, tokens: Tensor, grid: tuple[int, int] | None = None) -> Tensor:
+        """Return the codes (B, width, h, w) of tokens (B, h, w), by default of their own grid.
+
+        Raises ShapeError if they are of another grid than is said, TokenError if one is not in [0, 2**bits).
+        """
+        if grid is not None:
+            self.check_grid(tokens, grid)
         codes: Tensor = self.up(self._corners(unpack_bits(tokens, self.bits)))
         return codes
 
@@ -121,21 +126,6 @@ class BSQ(Quantizer):
             groups = logits.split(self.config.entropy_group_bits, dim=1)
             codebook_entropy = torch.stack([_joint_entropy(group) for group in groups]).sum() / self.bits
             return sample_weight * sample_entropy + codebook_weight * (1 - codebook_entropy)
-
-
-def pack_bits(is_one: Tensor) -> Tensor:
-    """Pack booleans (B, bits, h, w) into int64 tokens (B, h, w); bit 0 is the least significant."""
-    bits = is_one.shape[1]
-    places = torch.arange(bits, device=is_one.device).view(1, bits, 1, 1)
-    return (is_one.long() << places).sum(dim=1)
-
-
-def unpack_bits(tokens: Tensor, bits: int) -> Tensor:
-    """Unpack int64 tokens (B, h, w) into booleans (B, bits, h, w). Raises TokenError if one is not in [0, 2**bits)."""
-    if tokens.numel() and (int(tokens.min()) < 0 or int(tokens.max()) >> bits):
-        raise TokenError(f"tokens run from {int(tokens.min())} to {int(tokens.max())}: they must be in [0, 2**{bits})")
-    places = torch.arange(bits, device=tokens.device).view(1, bits, 1, 1)
-    return (tokens.unsqueeze(1) >> places & 1).bool()
 
 
 def _bit_entropy(logits: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisquit.sampling.flow import FLOW_STEPS, OnStep, picture_noise, sample_flow
 from bisquit.sampling.guidance import both_ways, guided, guided_logits
 from bisquit.sampling.masked import sample_masked
+from bisquit.sampling.pyramid import OnScale, sample_pyramid
 from bisquit.sampling.races import DOUBT, Noise, Race, gumbel, picture_seed, race, require_finite
 from bisquit.sampling.sequential import OnToken, check_given, sample
 from bisquit.sampling.settings import SamplingConfig
@@ -13,6 +14,7 @@ __all__ = [
     "DOUBT",
     "FLOW_STEPS",
     "Noise",
+    "OnScale",
     "OnStep",
     "OnToken",
     "Race",
@@ -29,4 +31,5 @@ __all__ = [
     "sample",
     "sample_flow",
     "sample_masked",
+    "sample_pyramid",
 ]

@@ -14,10 +14,11 @@ from bisquit.priors import Path, SequentialPrior
 from bisquit.sampling.settings import SamplingConfig
 
 
-def guided(logits: Tensor, scale: float) -> Tensor:
+def guided(logits: Tensor, scale: float | Tensor) -> Tensor:
     """Return logits (B, ..., codebook) that go from those of the guides on, given theirs below those of their pictures.
 
-    logits: (2 B, ..., codebook). scale: 0 for the guides' own, 1 for the pictures', above 1 for more than that.
+    logits: (2 B, ..., codebook). scale: 0 for the guides' own, 1 for the pictures', above 1 for more than that; one for
+    all, or what spreads over them, such as (B, 1).
     """
     own, guides = logits.chunk(2)
     return guides + (own - guides) * scale

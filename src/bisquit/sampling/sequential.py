@@ -10,7 +10,8 @@ from torch import Tensor
 from bisquit.errors import ShapeError, TokenError
 from bisquit.priors import Path, Prior, SequentialPrior
 from bisquit.priors.base import to_steps
-from bisquit.sampling.guidance import both_ways, guided, guided_doubt, guided_logits
+from bisquit.sampling.appeals import Appeals
+from bisquit.sampling.guidance import both_ways, guided, guided_doubt
 from bisquit.sampling.races import DOUBT, Noise, race, require_finite
 from bisquit.sampling.settings import SamplingConfig
 
@@ -46,9 +47,8 @@ def sample(
     check_given(given, prior, batch)
     ways = both_ways(settings, path, guide)
     path = None if path is None else path.to("cpu")
-    guide = None if guide is None else guide.to("cpu")
     noise = Noise(seed, numbers, prior.grid[1] * prior.parts, prior.symbols)
-    exact: SequentialPrior | None = None
+    appeals = Appeals(prior, settings, path, guide)
     steps = prior.to_symbols(given.clamp_min(0), path).clone()
     is_given = to_steps(given >= 0, path).repeat_interleave(prior.parts, dim=1)
     scales = settings.guidance_scales(prior.steps)
@@ -66,11 +66,7 @@ def sample(
         winners, in_doubt = race(logits, here, settings, guided_doubt(DOUBT, scale) if is_guided else DOUBT)
         steps[:, step] = torch.where(is_given[:, step], steps[:, step], winners)
         for i in (in_doubt & ~is_given[:, step]).nonzero().flatten().tolist():
-            exact, one = exact or prior.exact(), slice(i, i + 1)
-            own, guides = (way and way.rows(one).to(exact.device) for way in (path, guide))
-            tokens = prior.to_tokens(steps[one].to(exact.device), own)
-            again = guided_logits(exact, tokens, step, settings, own, guides).cpu()
-            steps[i, step] = race(again, here[one], settings).tokens[0]
+            steps[i, step] = appeals.decide(steps, i, step, here[i])
         if on_token and (step + 1) % prior.parts == 0:
             on_token((step + 1) // prior.parts, prior.to_tokens(steps, path))
     return prior.to_tokens(steps, path)

@@ -32,7 +32,7 @@ from bisquit.frames import FrameSet, contact_sheet, relabelled
 from bisquit.frames.augment import Augmentation
 from bisquit.generate import Pipeline
 from bisquit.priors import CausalPrior, Prior, SequentialPrior, build_prior
-from bisquit.priors.causal import FIRST_STD
+from bisquit.priors.base import FIRST_STD
 from bisquit.seeds import derive_seed
 from bisquit.text import TEXT_ENCODER
 from bisquit.tokenizer import Tokenizer
