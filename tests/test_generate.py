@@ -12,9 +12,10 @@ from bisquit import checkpoint, generate
 from bisquit.checkpoint import PRIOR_FILE, TOKENIZER_FILE, SavedPrior, save_prior, save_tokenizer
 from bisquit.engine import Backend
 from bisquit.errors import CodecError, ConditionError, ConfigError, ModelError, ShapeError, TokenError
-from bisquit.generate import GREY, Pipeline, load, load_codec
+from bisquit.generate import Pipeline, load, load_codec
 from bisquit.priors import AnyOrderConfig, AnyOrderPrior, build_prior
 from bisquit.sampling import SamplingConfig
+from bisquit.tokenizer import GREY
 from bisquit.transformer import TransformerConfig
 
 

@@ -19,13 +19,13 @@ import torch
 from torch import Tensor
 
 from bisquit.config import Settings, require
-from bisquit.engine import Backend, Precision, paint, prepare
-from bisquit.errors import ShapeError
+from bisquit.engine import Backend, Precision
+from bisquit.errors import ModelError, ShapeError
 from bisquit.frames.pictures import check_frames
-from bisquit.generate import Pipeline, ways
+from bisquit.generate import Pipeline
 from bisquit.membrane import membrane
-from bisquit.priors import AnyOrderPrior
-from bisquit.priors import Path as Way
+from bisquit.painting import Painter
+from bisquit.priors import AnyOrderPrior, FlowPrior, MaskedPrior, PyramidPrior
 from bisquit.progress import Progress
 from bisquit.sampling import SamplingConfig
 from bisquit.seeds import derive_seed
@@ -60,12 +60,15 @@ class Editor:
     ) -> None:
         """Edit with a model and these settings; class_name, prompt: what is painted is to show, at most one of them.
 
-        Raises ModelError if the model has no prior that can be given tokens, ConditionError as `Pipeline.condition`.
+        Raises ModelError if the model has no prior, or one whose tokens are not of a place, and ConditionError as
+        `Pipeline.condition`.
         """
         self.model, self.prior = model, model.painting_prior()
         self.edit, self.settings = edit or EditConfig(), settings or SamplingConfig()
         self.condition = model.condition(class_name, prompt)
-        self._painter = prepare(self.prior, backend, precision)
+        if isinstance(self.prior, PyramidPrior):
+            raise ModelError("the coarse tokens of a pyramid are of no one place, so that no part can be painted anew")
+        self._painter = Painter(self.prior, backend, precision)
 
     @property
     def window(self) -> tuple[int, int]:
@@ -254,36 +257,23 @@ class Editor:
 
         has_rest: whether fillings are to be judged by what is known.
         """
-        is_blind = not isinstance(self.prior, AnyOrderPrior)  # to what comes after a hole
+        is_blind = not isinstance(self.prior, AnyOrderPrior | MaskedPrior | FlowPrior)  # to what comes after a hole
         each = self.edit.candidates if is_blind and has_rest else 1
         given = torch.where(known, tokens, -1).repeat_interleave(each, dim=0)
         parts, costs = [], []
         for numbers in (range(len(given))[start : start + BATCH] for start in range(0, len(given), BATCH)):
             here = given[numbers.start : numbers.stop]
-            path, guide = self._ways(here >= 0)
-            painted = paint(
-                self._painter, numbers, seed=seed, settings=self.settings, given=here, path=path, guide=guide
+            painted = self._painter.paint(
+                numbers, seed=seed, settings=self.settings, condition=self.condition, given=here
             )
             parts.append(painted)
             if each > 1:
-                bits = self._painter.token_bits(painted.to(self.prior.device), path).cpu()
+                bits = self._painter.bits(painted, self.condition, here)
                 costs.append(torch.where(here >= 0, bits, 0.0).flatten(1).double().sum(dim=1))
         if each == 1:
             return torch.cat(parts)
         best = torch.cat(costs).view(-1, each).argmin(dim=1) + torch.arange(0, len(given), each)
         return torch.cat(parts)[best]
-
-    @torch.no_grad()
-    def _ways(self, known: Tensor) -> tuple[Way | None, Way | None]:
-        """Return the way of pictures of which some tokens are known, and that of their guides."""
-        prior = self.prior
-        if not isinstance(prior, AnyOrderPrior):
-            return ways(prior, self.condition, len(known))
-        path = prior.after(known.to(prior.device))
-        if self.condition is None:
-            return path, None
-        conditions = self.condition.to(prior.device).expand(len(known), -1)
-        return prior.shown(path, conditions), prior.shown(path, torch.zeros_like(conditions))
 
 
 def _check_number(n: int) -> None:

@@ -29,11 +29,11 @@ from bisquit.checkpoint import (
 )
 from bisquit.conditioning import Conditions
 from bisquit.config import require
-from bisquit.engine import Backend, Precision, paint, prepare
+from bisquit.engine import Backend, Precision
 from bisquit.errors import ConditionError, ModelError, ShapeError
 from bisquit.features import FeatureNetwork
-from bisquit.priors import Path as Way
-from bisquit.priors import Prior, RasterPrior, SequentialPrior
+from bisquit.painting import Painter
+from bisquit.priors import Prior, RasterPrior
 from bisquit.progress import Progress
 from bisquit.sampling import SamplingConfig
 from bisquit.tokenizer import Tokenizer
@@ -42,12 +42,14 @@ if TYPE_CHECKING:
     from bisquit.codec import Codec, CodecModel
 
 Preview = Callable[[np.ndarray], None]
-"""Called with the partial pictures, uint8 (B, H, W, 3), after each row of tokens; what is not painted yet is grey."""
+"""Called with the partial pictures, uint8 (B, H, W, 3), after each row of tokens, scale, round or step.
+
+What is not painted yet is grey, or as coarse as the scales so far have it.
+"""
 
 Asked = str | Sequence[str] | None
 """The name of a class, or a prompt: one for all pictures, or one for each; None for neither."""
 
-GREY = 128
 LADDER = {"best": 0}
 """The models that ship with which pictures are compressed, coarse to fine, and from which quality on each is."""
 EDITS = "best"
@@ -65,12 +67,6 @@ class Painting(NamedTuple):
     """int64 (n, h, w)."""
     bits: np.ndarray
     """float64 (n,), what each costs under the model, told what it was asked for."""
-
-
-class _Batch(NamedTuple):
-    tokens: Tensor
-    painter: SequentialPrior
-    path: Way | None
 
 
 class Pipeline:
@@ -142,13 +138,12 @@ class Pipeline:
 
         backend, precision: see `bisquit.engine.prepare`; backends paint the same frames, precisions do not. progress:
         called with tokens done and to do. preview: called with the partial pictures of the batch at hand. Raises
-        ModelError if the model has no prior that can paint token by token, ConditionError as `condition` does.
+        ModelError if the model has no prior, ConditionError as `condition` does.
         """
-        batches = self._batches(
-            *(range(n), seed, settings, self.condition(class_name, prompt), batch_size, backend, precision),
-            *(progress, preview),
-        )
-        return np.concatenate([self._decode(batch.tokens, self.frame_size) for batch in batches])
+        painter = Painter(self.painting_prior(), backend, precision)
+        condition = self.condition(class_name, prompt)
+        batches = self._batches(painter, range(n), seed, settings, condition, batch_size, progress, preview)
+        return np.concatenate([self._decode(tokens, self.frame_size) for tokens, _ in batches])
 
     def paint(
         self,
@@ -165,53 +160,49 @@ class Pipeline:
     ) -> Painting:
         """Paint the tokens of pictures of a seed, and measure what each picture costs. Arguments are those of `sample`.
 
-        numbers: which pictures of the seed.
+        numbers: which pictures of the seed. Raises ModelError if the prior has no exact likelihood, too.
         """
+        painter = Painter(self.painting_prior(), backend, precision)
         condition = self.condition(class_name, prompt)
         tokens, bits = [], []
-        for batch in self._batches(numbers, seed, settings, condition, batch_size, backend, precision, progress):
-            tokens.append(batch.tokens)
-            costs = batch.painter.token_bits(batch.tokens.to(batch.painter.device), batch.path)
-            bits.append(costs.double().sum(dim=(1, 2)).cpu())
+        for batch, told in self._batches(painter, numbers, seed, settings, condition, batch_size, progress):
+            tokens.append(batch)
+            bits.append(painter.bits(batch, told).double().sum(dim=(1, 2)))
         return Painting(torch.cat(tokens).numpy(), torch.cat(bits).numpy())
 
     def _batches(
         self,
+        painter: Painter,
         numbers: range,
         seed: int,
         settings: SamplingConfig | None,
         condition: Tensor | None,
         batch_size: int,
-        backend: Backend,
-        precision: Precision,
         progress: Progress | None = None,
         preview: Preview | None = None,
-    ) -> Iterator[_Batch]:
-        """Yield pictures of a seed, painted batch by batch. See `sample`."""
+    ) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Yield the tokens of pictures of a seed, painted batch by batch, and what they were told. See `sample`."""
         require(len(numbers) >= 1, "the number of pictures", len(numbers), "at least 1")
         require(batch_size >= 1, "batch_size", batch_size, "at least 1")
-        prior = self.painting_prior()
+        length = painter.prior.length
         if condition is not None and condition.ndim == 2 and len(condition) != len(numbers):
             raise ConditionError(f"{len(condition)} pictures are asked for, and {len(numbers)} are to be painted")
-        painter = prepare(prior, backend, precision)
         for start in range(0, len(numbers), batch_size):
             part = slice(start, start + batch_size)
             batch = numbers[part]
 
-            def on_token(done: int, tokens: Tensor, start: int = start, count: int = len(batch)) -> None:
+            def on_tokens(done: int, tokens: Tensor, start: int = start, count: int = len(batch)) -> None:
                 if progress:
-                    progress(start * prior.length + done * count, len(numbers) * prior.length)
-                if preview and done % prior.grid[1] == 0:
-                    preview(self._partial(tokens, done))
+                    progress(start * length + done * count, len(numbers) * length)
+                if preview:
+                    preview(self._partial(tokens))
 
-            here = condition if condition is None or condition.ndim == 1 else condition[part]
-            path, guide = ways(prior, here, len(batch))
-            tokens = paint(painter, batch, seed=seed, settings=settings, path=path, guide=guide, on_token=on_token)
-            yield _Batch(tokens, painter, path)
+            told = condition if condition is None or condition.ndim == 1 else condition[part]
+            yield painter.paint(batch, seed=seed, settings=settings, condition=told, on_tokens=on_tokens), told
 
-    def painting_prior(self) -> SequentialPrior:
-        """Return the prior. Raises ModelError if there is none that can paint token by token."""
-        if not isinstance(self.prior, SequentialPrior):
+    def painting_prior(self) -> Prior:
+        """Return the prior. Raises ModelError if there is none to paint with."""
+        if self.prior is None:
             raise ModelError("this model has no prior to paint with: train one with `bisquit train prior`")
         return self.prior
 
@@ -233,28 +224,10 @@ class Pipeline:
     def _decode(self, tokens: Tensor, size: tuple[int, int] | None) -> np.ndarray:
         return np.concatenate([self.tokenizer.decode(part, size).cpu().numpy() for part in tokens.split(1)])
 
-    def _partial(self, tokens: Tensor, done: int) -> np.ndarray:
-        """Return the frames of tokens of which the first `done` are painted, the rest grey."""
-        frames = self._decode(tokens, self.frame_size)
-        height, width = frames.shape[1:3]
-        p = self.tokenizer.patch_size
-        painted = (np.arange(tokens[0].numel()) < done).reshape(tokens.shape[1:]).repeat(p, axis=0).repeat(p, axis=1)
-        frames[:, ~painted[:height, :width]] = GREY
-        return frames
-
-
-@torch.no_grad()
-def ways(prior: SequentialPrior, condition: Tensor | None, count: int) -> tuple[Way | None, Way | None]:
-    """Return the way of so many pictures that are to show what a condition says, and that of their guides.
-
-    condition: (size,) for all, or (count, size).
-    """
-    if condition is None:
-        return None, None
-    rows = condition.to(prior.device).view(-1, condition.shape[-1])  # one row for all, or one for each
-    found = [prior.conditioned(row, len(row)) for row in (rows, torch.zeros_like(rows[:1]))]
-    path, guide = (way and (way.expand(count) if len(way.around) == 1 else way) for way in found)
-    return path, guide
+    def _partial(self, tokens: Tensor) -> np.ndarray:
+        """Return the frames of tokens of which those are -1 that are not painted yet."""
+        partial = [self.tokenizer.decode_partial(some, self.frame_size) for some in tokens.split(1)]
+        return np.concatenate([frames.cpu().numpy() for frames in partial])
 
 
 def load(model: str | os.PathLike[str]) -> Pipeline:

@@ -21,6 +21,9 @@ from bisquit.errors import ShapeError
 from bisquit.fingerprint import fingerprint
 from bisquit.quantizers import BSQConfig, QuantizerConfig, build_quantizer
 
+GREY = 128
+"""The level of what is not there yet."""
+
 
 @dataclass(frozen=True)
 class TokenizerConfig(Settings):
@@ -98,6 +101,28 @@ class Tokenizer(nn.Module):
         each token is a patch's, by default as many whole patches as there are tokens. Returns uint8 (B, H, W, 3).
         Raises TokenError on tokens outside of the codebook, ShapeError where the grid is not that of `size`.
         """
+        height, width = size = self._size(tokens, size)
+        codes = self.quantizer.codes(tokens.to(self.device), patch_grid(height, width, self.patch_size))
+        return self._decoded(codes, size)
+
+    @torch.no_grad()
+    def decode_partial(self, tokens: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+        """Turn tokens into frames of which some are not there yet, -1: grey there, or all as coarse as they can be.
+
+        Arguments, result and errors are otherwise those of `decode`.
+        """
+        height, width = size = self._size(tokens, size)
+        grid, p = patch_grid(height, width, self.patch_size), self.patch_size
+        coarse = self.quantizer.codes_so_far(tokens.to(self.device), grid)
+        if coarse is not None:
+            return self._decoded(coarse, size)
+        frames = self.decode(tokens.clamp_min(0), size)
+        is_there = (tokens >= 0).repeat_interleave(p, dim=1).repeat_interleave(p, dim=2)[:, :height, :width]
+        frames[~is_there.to(frames.device)] = GREY
+        return frames
+
+    def _size(self, tokens: Tensor, size: tuple[int, int] | None) -> tuple[int, int]:
+        """Return the size (H, W) of the frames of tokens. Raises ShapeError if they are not int64 (B, h, w) of it."""
         if tokens.dtype != torch.int64 or tokens.ndim != 3:
             raise ShapeError(f"tokens are {tokens.dtype} {tuple(tokens.shape)}: they must be int64 (B, h, w)")
         height, width = size or (tokens.shape[1] * self.patch_size, tokens.shape[2] * self.patch_size)
@@ -106,9 +131,11 @@ class Tokenizer(nn.Module):
                 f"tokens are {tuple(tokens.shape)}: frames of {height} x {width} have {self.grid(height, width)}"
                 + ("" if size else "; pass the size of their frames")
             )
-        latent_grid = patch_grid(height, width, self.patch_size)
-        x = self.autoencoder.decode(self.quantizer.codes(tokens.to(self.device), latent_grid))
-        return to_uint8(x)[:, :height, :width].contiguous()
+        return height, width
+
+    def _decoded(self, codes: Tensor, size: tuple[int, int]) -> Tensor:
+        """Return the frames, uint8 (B, H, W, 3), of codes (B, width, h, w)."""
+        return to_uint8(self.autoencoder.decode(codes))[:, : size[0], : size[1]].contiguous()
 
     def fingerprint(self) -> str:
         """Return 16 hexadecimal digits that name this tokenizer: its configuration and every weight, as float32."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Literal, get_args, overload
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from bisquit.engine.integer_tokenizer import IntegerTokenizer
 from bisquit.engine.native import EnginePrior, engine_missing
 from bisquit.engine.native_tokenizer import EngineTokenizer
 from bisquit.errors import ConfigError
-from bisquit.priors import CausalPrior, Path, RasterPrior, SequentialPrior
+from bisquit.priors import CausalPrior, Path, Prior, RasterPrior, SequentialPrior
 from bisquit.sampling import OnToken, SamplingConfig, both_ways, sample
 from bisquit.tokenizer import Tokenizer
 
@@ -27,7 +27,15 @@ BACKENDS: tuple[str, ...] = get_args(Backend)
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 
 
-def prepare(prior: SequentialPrior, backend: Backend = "auto", precision: Precision = "float32") -> SequentialPrior:
+@overload
+def prepare(prior: SequentialPrior, backend: Backend = ..., precision: Precision = ...) -> SequentialPrior: ...
+
+
+@overload
+def prepare(prior: Prior, backend: Backend = ..., precision: Precision = ...) -> Prior: ...
+
+
+def prepare(prior: Prior, backend: Backend = "auto", precision: Precision = "float32") -> Prior:
     """Return a prior's model in the form that computes it fastest, or in the one that is asked for.
 
     "auto": on the CPU the engine, where it is built and takes this kind of prior; on a GPU a captured step. "torch" is

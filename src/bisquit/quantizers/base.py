@@ -50,6 +50,13 @@ class Quantizer(nn.Module, ABC):
         if tokens.ndim != 3 or tuple(tokens.shape[1:]) != (h, w):
             raise ShapeError(f"tokens are {tuple(tokens.shape)}: those of latents of {latent_grid} are (B, {h}, {w})")
 
+    def codes_so_far(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor | None:
+        """Return the codes of tokens of which some are not there yet, -1, if those that are tell of whole pictures.
+
+        By default None: a token tells of its own place.
+        """
+        return None
+
     @abstractmethod
     def freeze_encoding(self) -> None:
         """Have no gradient reach what decides on tokens; what makes codes of them still learns."""

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Literal
 
 import torch
@@ -128,6 +128,12 @@ class PyramidBSQ(Quantizer):
             estimate = estimate + self._detail(bits[scale].unflatten(2, sizes[scale]), scale, grid)
         codes: Tensor = self.up(estimate)
         return codes
+
+    def codes_so_far(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Return the codes of those scales that are there whole, in all pictures."""
+        is_there = (tokens >= 0).all(dim=0).flatten()
+        ends = accumulate(map(math.prod, self.scale_grids(grid)))
+        return self.coarse(tokens.clamp_min(0), grid, sum(bool(is_there[:end].all()) for end in ends))
 
     def freeze_encoding(self) -> None:
         """Have no gradient reach what decides on tokens, magnitudes too; what makes codes of them still learns."""

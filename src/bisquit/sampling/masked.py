@@ -46,7 +46,7 @@ def sample_masked(
     The prior computes logits wherever it is; the rest is done on the CPU. numbers: which pictures of the seed. given:
     (len(numbers), h, w) int64, tokens that are kept as they are, -1 where one is to be painted. condition:
     (len(numbers), condition_size), what each is to show; with guidance other than 1, a pass is of each picture twice.
-    on_token: called after each round, with how many tokens each picture has at least; those to come may be anywhere.
+    on_token: called after each round, with how many tokens each picture has at least; those to come are -1.
     Returns their tokens, int64 (len(numbers), h, w), on the CPU. Raises ModelError if the prior's logits are not
     finite, ShapeError or TokenError if `given` or the condition does not fit, ConfigError for more rounds than a
     picture has tokens, and for guidance without a condition.
@@ -88,7 +88,7 @@ def sample_masked(
             tokens[i].view(-1)[places] = kept.tokens
             known[i].view(-1)[places] = True
         if on_token:
-            on_token(int(known.flatten(1).sum(dim=1).min()), tokens)
+            on_token(int(known.flatten(1).sum(dim=1).min()), tokens.where(known, -1))
     return tokens
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from bisquit.autoencoder import patch_grid
 from bisquit.captions import Captions
 from bisquit.checkpoint import (
     FEATURES_FILE,
@@ -31,8 +32,9 @@ from bisquit.features import FeatureNetwork
 from bisquit.frames import FrameSet, contact_sheet, relabelled
 from bisquit.frames.augment import Augmentation
 from bisquit.generate import Pipeline
-from bisquit.priors import CausalPrior, Prior, SequentialPrior, build_prior
+from bisquit.priors import Prior, PyramidConfig, build_prior
 from bisquit.priors.base import FIRST_STD
+from bisquit.quantizers import PyramidBSQ
 from bisquit.seeds import derive_seed
 from bisquit.text import TEXT_ENCODER
 from bisquit.tokenizer import Tokenizer
@@ -145,6 +147,8 @@ def train_prior(
     if teller is not None:
         data["classes"] = list(teller.conditions.classes)
         recipe = recipe.replace(prior=recipe.prior.replace(condition_size=teller.conditions.size))
+    if isinstance(recipe.prior, PyramidConfig):
+        recipe = recipe.replace(prior=recipe.prior.replace(scales=_scales(tokens)))
     if captions is not None:
         data["captions"] = captions.fingerprint()
     wanted = describe_run("prior", recipe, data, preset, sources)
@@ -154,7 +158,7 @@ def train_prior(
         prior.start_from_bits()
     if start is not None:
         _transfer(prior, start)
-        if teller is not None and isinstance(prior, CausalPrior) and isinstance(start, CausalPrior):
+        if teller is not None:
             _transfer_conditions(prior, teller.conditions, start, start_conditions or Conditions())
     encode = prepared_encode(tokenizer) if isinstance(tokens, FreshTokens) else None
     module = PriorModule(prior, recipe.training, encode, recipe.augmentation, teller)
@@ -172,7 +176,7 @@ def train_prior(
     )
 
     def draw(model: nn.Module) -> np.ndarray:
-        assert isinstance(model, SequentialPrior)
+        assert isinstance(model, Prior)
         return contact_sheet(
             Pipeline(tokenizer, model, tokens.frame_size).sample(PICTURED, seed=0), columns=PICTURED // 2
         )
@@ -201,6 +205,17 @@ def _teller(recipe: PriorRecipe, classes: tuple[str, ...], captions: Captions | 
         return Teller(Conditions(classes), recipe.unsaid)
     conditions = Conditions(classes, text_encoder=TEXT_ENCODER)
     return Teller(conditions, recipe.unsaid, [conditions.embed(captions.of(name)) for name in classes])
+
+
+def _scales(tokens: TokenSet | FreshTokens) -> tuple[tuple[int, int], ...]:
+    """Return the scales of tokens. Raises ConfigError if their tokenizer makes none."""
+    tokenizer, (height, width) = tokens.tokenizer, tokens.frame_size
+    if not isinstance(tokenizer.quantizer, PyramidBSQ):
+        raise ConfigError(
+            "a pyramid prior paints scale after scale, and these tokens have none: train a tokenizer with "
+            "--quantizer pyramid"
+        )
+    return tokenizer.quantizer.scale_grids(patch_grid(height, width, tokenizer.patch_size))
 
 
 def _fetch(frames: FrameSet) -> Callable[[np.ndarray], Tensor]:
@@ -253,15 +268,16 @@ def _transfer(model: Tokenizer | Prior, start: Tokenizer | Prior) -> None:
         )
 
 
-def _transfer_conditions(model: CausalPrior, conditions: Conditions, start: CausalPrior, known: Conditions) -> None:
+def _transfer_conditions(model: Prior, conditions: Conditions, start: Prior, known: Conditions) -> None:
     """Give a model what another has learnt of the classes and words that both know; of others, it knows nothing yet."""
-    if model.condition is None or start.condition is None:
+    name = "condition.weight"
+    ours, theirs = model.state_dict().get(name), start.state_dict().get(name)
+    if ours is None or theirs is None:
         return
-    nn.init.normal_(model.condition.weight, std=FIRST_STD)
-    if start.config.transformer.width == model.config.transformer.width:
+    nn.init.normal_(ours, std=FIRST_STD)
+    if len(ours) == len(theirs):
         own, others = conditions.shared_with(known)
-        with torch.no_grad():
-            model.condition.weight[:, own] = start.condition.weight[:, others]
+        ours[:, own] = theirs[:, others]
 
 
 def _shape_of(model: Tokenizer | Prior) -> tuple[object, ...]:
