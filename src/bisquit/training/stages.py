@@ -32,7 +32,7 @@ from bisquit.features import FeatureNetwork
 from bisquit.frames import FrameSet, contact_sheet, relabelled
 from bisquit.frames.augment import Augmentation
 from bisquit.generate import Pipeline
-from bisquit.priors import Prior, PyramidConfig, build_prior
+from bisquit.priors import Prior, PriorConfig, PyramidConfig, build_prior
 from bisquit.priors.base import FIRST_STD
 from bisquit.quantizers import PyramidBSQ
 from bisquit.seeds import derive_seed
@@ -146,9 +146,7 @@ def train_prior(
     teller = _teller(recipe, tokens.classes, captions)
     if teller is not None:
         data["classes"] = list(teller.conditions.classes)
-        recipe = recipe.replace(prior=recipe.prior.replace(condition_size=teller.conditions.size))
-    if isinstance(recipe.prior, PyramidConfig):
-        recipe = recipe.replace(prior=recipe.prior.replace(scales=_scales(tokens)))
+    recipe = recipe.replace(prior=_fitted(recipe.prior, tokens, teller))
     if captions is not None:
         data["captions"] = captions.fingerprint()
     wanted = describe_run("prior", recipe, data, preset, sources)
@@ -158,8 +156,7 @@ def train_prior(
         prior.start_from_bits()
     if start is not None:
         _transfer(prior, start)
-        if teller is not None:
-            _transfer_conditions(prior, teller.conditions, start, start_conditions or Conditions())
+        _transfer_conditions(prior, teller.conditions if teller else Conditions(), start, start_conditions)
     encode = prepared_encode(tokenizer) if isinstance(tokens, FreshTokens) else None
     module = PriorModule(prior, recipe.training, encode, recipe.augmentation, teller)
     record = open_run(wanted, out, resume, recipe)
@@ -205,6 +202,13 @@ def _teller(recipe: PriorRecipe, classes: tuple[str, ...], captions: Captions | 
         return Teller(Conditions(classes), recipe.unsaid)
     conditions = Conditions(classes, text_encoder=TEXT_ENCODER)
     return Teller(conditions, recipe.unsaid, [conditions.embed(captions.of(name)) for name in classes])
+
+
+def _fitted(config: PriorConfig, tokens: TokenSet | FreshTokens, teller: Teller | None) -> PriorConfig:
+    """Return a prior's configuration with what the data say: how large conditions are, and which scales there are."""
+    if teller is not None:
+        config = config.replace(condition_size=teller.conditions.size)
+    return config.replace(scales=_scales(tokens)) if isinstance(config, PyramidConfig) else config
 
 
 def _scales(tokens: TokenSet | FreshTokens) -> tuple[tuple[int, int], ...]:
@@ -268,7 +272,7 @@ def _transfer(model: Tokenizer | Prior, start: Tokenizer | Prior) -> None:
         )
 
 
-def _transfer_conditions(model: Prior, conditions: Conditions, start: Prior, known: Conditions) -> None:
+def _transfer_conditions(model: Prior, conditions: Conditions, start: Prior, known: Conditions | None) -> None:
     """Give a model what another has learnt of the classes and words that both know; of others, it knows nothing yet."""
     name = "condition.weight"
     ours, theirs = model.state_dict().get(name), start.state_dict().get(name)
@@ -276,7 +280,7 @@ def _transfer_conditions(model: Prior, conditions: Conditions, start: Prior, kno
         return
     nn.init.normal_(ours, std=FIRST_STD)
     if len(ours) == len(theirs):
-        own, others = conditions.shared_with(known)
+        own, others = conditions.shared_with(known or Conditions())
         ours[:, own] = theirs[:, others]
 
 
