@@ -2,17 +2,62 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from pydantic import Field
+
+from bisquit.errors import ConfigError
 from bisquit.quantizers.base import Quantized, Quantizer
 from bisquit.quantizers.bsq import BSQ, BSQConfig
+from bisquit.quantizers.fsq import FSQ, FSQConfig
+from bisquit.quantizers.lfq import LFQ, LFQConfig
+from bisquit.quantizers.vq import VQ, VQConfig
 
-QuantizerConfig = BSQConfig  # the union of all configurations, told apart by their `kind`
+QuantizerConfig = Annotated[BSQConfig | LFQConfig | FSQConfig | VQConfig, Field(discriminator="kind")]
 
-QUANTIZERS = {BSQConfig: BSQ}
+QUANTIZERS: dict[type[BSQConfig | LFQConfig | FSQConfig | VQConfig], type[BSQ | LFQ | FSQ | VQ]] = {
+    BSQConfig: BSQ,
+    LFQConfig: LFQ,
+    FSQConfig: FSQ,
+    VQConfig: VQ,
+}
 
 
 def build_quantizer(config: QuantizerConfig, width: int) -> Quantizer:
     """Return the quantizer that `config` describes, for latents of `width` channels."""
-    return QUANTIZERS[type(config)](config, width)
+    return QUANTIZERS[type(config)](config, width)  # type: ignore[arg-type]  # each takes what it is found by
 
 
-__all__ = ["BSQ", "QUANTIZERS", "BSQConfig", "Quantized", "Quantizer", "QuantizerConfig", "build_quantizer"]
+def quantizer_kinds() -> dict[str, type[BSQConfig | LFQConfig | FSQConfig | VQConfig]]:
+    """Return the settings of each quantizer by their `kind`."""
+    return {config.kind: config for config in QUANTIZERS}
+
+
+def default_quantizer(kind: str, bits: int) -> QuantizerConfig:
+    """Return a kind's settings as they are by default, for tokens of so many bits.
+
+    Raises ConfigError if there is no such kind, or if it takes no such number of bits.
+    """
+    kinds = quantizer_kinds()
+    if kind not in kinds:
+        raise ConfigError(f"there is no quantizer {kind}: there are {', '.join(kinds)}")
+    return kinds[kind].of_bits(bits)
+
+
+__all__ = [
+    "BSQ",
+    "FSQ",
+    "LFQ",
+    "QUANTIZERS",
+    "VQ",
+    "BSQConfig",
+    "FSQConfig",
+    "LFQConfig",
+    "Quantized",
+    "Quantizer",
+    "QuantizerConfig",
+    "VQConfig",
+    "build_quantizer",
+    "default_quantizer",
+    "quantizer_kinds",
+]

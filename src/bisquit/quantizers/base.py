@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from bisquit.errors import ShapeError
+
 
 class Quantized(NamedTuple):
     """What a quantizer makes of latents."""
@@ -24,18 +26,27 @@ class Quantizer(nn.Module, ABC):
 
     width: int
     bits: int
+    down: nn.Conv2d
+    """A 1 x 1 convolution: latents to what decides on their tokens."""
 
     @abstractmethod
     def forward(self, latents: Tensor) -> Quantized:
-        """Quantize latents (B, width, h, w)."""
+        """Quantize latents (B, width, h, w). Raises ShapeError if the channels are not `width`."""
+
+    @abstractmethod
+    def tokens_of(self, projected: Tensor) -> Tensor:
+        """Return the tokens (B, h, w) of what `down` makes of latents, (B, channels, h, w); no gradient is kept."""
 
     @abstractmethod
     def codes(self, tokens: Tensor) -> Tensor:
-        """Return the codes (B, width, h, w) of tokens (B, h, w); equal to those of `forward` to the last bit."""
+        """Return the codes (B, width, h, w) of tokens (B, h, w); equal to those of `forward` to the last bit.
+
+        Raises TokenError if one is not in [0, 2**bits).
+        """
 
     @abstractmethod
     def freeze_encoding(self) -> None:
-        """Have no gradient reach what decides on tokens; what makes codes of them still learns."""
+        """Have nothing change what decides on tokens; what makes codes of them still learns."""
 
     def grow_from(self, other: Quantizer) -> bool:
         """Become another quantizer of fewer bits, whose codes further bits begin to change only as they learn.
@@ -43,3 +54,13 @@ class Quantizer(nn.Module, ABC):
         Returns whether it could; by default none can.
         """
         return False
+
+    def check_latents(self, latents: Tensor) -> None:
+        """Raise ShapeError unless latents are (B, width, h, w)."""
+        if latents.ndim != 4 or latents.shape[1] != self.width:
+            raise ShapeError(f"latents are {tuple(latents.shape)}: they must be (B, {self.width}, h, w)")
+
+
+def straight_through(hard: Tensor, soft: Tensor) -> Tensor:
+    """Return `hard` to the last bit, with the gradient of `soft`."""
+    return hard.detach() + (soft - soft.detach())  # in another order, rounding would change it
