@@ -22,10 +22,10 @@ from typing import Any
 import torch
 from floor import BYTES, Peaks, floor, keys_and_values, measure_peaks, weights
 from measure import MB, Timing, do_nothing, finish, machine, peak_memory_mb, run_in_fresh_process
-from sampling import SIDES, why_no_engine
 
 from bisquit.priors import RasterConfig, RasterPrior
 from bisquit.transformer import TransformerConfig
+from sampling import SIDES, why_no_engine
 
 ROW = 30
 HEAD_WIDTH = 32
