@@ -36,7 +36,7 @@ from bisquit.training.modules import FeaturesModule, PriorModule, StageModule, T
 from bisquit.transformer import TransformerConfig
 
 TOKENIZER = TokenizerConfig(AutoEncoderConfig(patch_size=4, width=8, depth=1), BSQConfig(bits=4))
-VECTORS = VQConfig(bits=4, code_width=3, restart_steps=3)
+VECTORS = VQConfig(bits=6, code_width=3, restart_steps=3)
 PRIOR = RasterConfig(transformer=TransformerConfig(width=8, n_layers=1, n_heads=2, feed_forward=12, dropout=0.2))
 ANY_ORDER = AnyOrderConfig(transformer=PRIOR.transformer, neighbours=4)
 CAPTIONS = Captions({"ice": ("a cold day", "snow"), "sand": ("a hot day",)}, {})

@@ -40,9 +40,7 @@ def assert_equal(ours: Outcome, wanted: Outcome) -> None:
         assert all(torch.equal(ours.weights[key][name], value) for name, value in weights.items()), key
 
 
-@pytest.fixture(
-    params=["tokenizer", "tokenizer of vectors", "prior", "prior on frames", "prior that is told", "features"]
-)
+@pytest.fixture(params=["tokenizer", "prior", "prior on frames", "prior that is told", "features"])
 def stage(request: pytest.FixtureRequest) -> str:
     return request.param
 
@@ -72,6 +70,20 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(
         assert "\n" not in str(stopped.value)
     watch.stop_at()
     train(stage, tmp_path / "run", resume=True)
+    assert_equal(outcome(tmp_path / "run", stage, watch.losses), never_stopped)
+
+
+@pytest.mark.parametrize("stage", ["tokenizer of vectors"], indirect=True)
+def test_a_codebook_goes_on_as_if_it_had_not_been_stopped(
+    stage: str, never_stopped: Outcome, train, watch, tmp_path: Path
+):
+    for stop in (3, 14):  # vectors have then been idle for different numbers of steps
+        watch.stop_at(stop)
+        with pytest.raises(RunStopped):
+            train(stage, tmp_path / "run", resume=True)
+    watch.stop_at()
+    train(stage, tmp_path / "run", resume=True)
+    assert never_stopped.weights["current_model_state"]["tokenizer.quantizer.idle_steps"].any()
     assert_equal(outcome(tmp_path / "run", stage, watch.losses), never_stopped)
 
 

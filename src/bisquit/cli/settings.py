@@ -74,7 +74,8 @@ def _fields_of_family(members: Sequence[type[Settings]]) -> Iterator[tuple[str, 
     kinds: dict[str, dict[str, list[str]]] = {}  # of each field, by what they say of it
     for member in members:
         for name, hint, text in _fields(member):
-            assert hints.setdefault(name, hint) == hint, f"{name} is of two types, and so cannot be one flag"
+            hints.setdefault(name, hint)
+            assert hints[name] == hint, f"{name} is of two types, and so cannot be one flag"
             kinds.setdefault(name, {}).setdefault(text, []).append(getattr(member, "kind", ""))
     for name, texts in kinds.items():
         is_one_for_all = len(texts) == 1 and all(len(of) == len(members) for of in texts.values())
