@@ -23,11 +23,12 @@ from typing import Any
 import torch
 
 from bisquit.checkpoint import PRIOR_FILE, TOKENIZER_FILE, SavedPrior, load_tokenizer, save_prior, save_tokenizer
-from bisquit.config import Settings
+from bisquit.config import Settings, parse_settings
 from bisquit.errors import ModelError
 from bisquit.generate import SHARED_TOKENIZERS, load
 from bisquit.presets import get_preset
 from bisquit.priors import of_kind
+from bisquit.quantizers import QuantizerConfig, default_quantizer
 from bisquit.record import RECORD_FILE, RunRecord
 from bisquit.tokenizer import Tokenizer
 from bisquit.training import PriorRecipe
@@ -96,7 +97,7 @@ def encode_alike(one: Tokenizer, other: Tokenizer) -> bool:
 
 def is_of_encoding(name: str) -> bool:
     """Whether a weight of a tokenizer has a say in its tokens."""
-    return name.startswith(("autoencoder.encoder.", "quantizer.down."))
+    return name.startswith(("autoencoder.encoder.", "quantizer.down.", "quantizer.codebook"))
 
 
 def measure(name: str, frames: str, valid_frames: str) -> dict[str, Any]:
@@ -146,7 +147,11 @@ def changed_flags(recipe: Mapping[str, Any], preset: Mapping[str, Any]) -> list[
     """Return the flags that turn a preset's recipe into a run's, both as plain data."""
     flags = []
     for name, value in recipe.items():
-        if isinstance(value, dict):
+        if name == "quantizer" and value["kind"] != preset[name]["kind"]:
+            bits = parse_settings(QuantizerConfig, preset[name]).bits
+            flags.append(f"--quantizer {value['kind']}")
+            flags += changed_flags(value, default_quantizer(value["kind"], bits).to_dict())
+        elif isinstance(value, dict):
             flags += changed_flags(value, preset[name])
         elif name in OF_THE_DATA:
             continue

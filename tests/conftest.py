@@ -15,7 +15,7 @@ from bisquit import text
 from bisquit.autoencoder import AutoEncoderConfig
 from bisquit.frames import FrameSet
 from bisquit.priors import RasterConfig, RasterPrior
-from bisquit.quantizers import BSQConfig
+from bisquit.quantizers import BSQConfig, QuantizerConfig
 from bisquit.tokenizer import Tokenizer, TokenizerConfig
 from bisquit.transformer import TransformerConfig
 
@@ -43,10 +43,11 @@ def make_tokenizer() -> MakeTokenizer:
         bits: int = 3,
         seed: int = 0,
         decoder_depth: int = 0,
+        quantizer: QuantizerConfig | None = None,
         **bsq: Any,
     ) -> Tokenizer:
         autoencoder = AutoEncoderConfig(patch_size, width, depth, decoder_depth)
-        config = TokenizerConfig(autoencoder, BSQConfig(bits=bits, **bsq))
+        config = TokenizerConfig(autoencoder, quantizer or BSQConfig(bits=bits, **bsq))
         tokenizer = Tokenizer(config)
         roughen(tokenizer, seed)
         return tokenizer.eval()

@@ -82,17 +82,11 @@ def test_backends_and_precisions_that_cannot_be_are_refused(pipeline: Pipeline, 
         pipeline.sample(1, backend=backend, precision=precision)
 
 
-@pytest.mark.parametrize(
-    ("backend", "steps"),
-    [
-        ("torch", [2, 4, 6, 8, 10, 12, 13, 14, 15, 16, 17, 18]),
-        pytest.param("engine", [6, 12, 15, 18], marks=needs_engine),
-    ],
-)
-def test_progress_counts_tokens_over_all_batches(pipeline: Pipeline, backend: Backend, steps: list[int]):
+@pytest.mark.parametrize("backend", ["torch", pytest.param("engine", marks=needs_engine)])
+def test_progress_counts_tokens_over_all_batches(pipeline: Pipeline, backend: Backend):
     told: list[tuple[int, int]] = []
     pipeline.sample(3, batch_size=2, backend=backend, progress=lambda *counts: told.append(counts))
-    assert told == [(done, 18) for done in steps]
+    assert told == [(done, 18) for done in (6, 12, 15, 18)]  # rows of three tokens, of two pictures and of one
 
 
 @pytest.mark.parametrize("backend", ["torch", pytest.param("engine", marks=needs_engine)])

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from bisquit.checkpoint import save_tokenizer
 from bisquit.errors import ShapeError, TokenError
+from bisquit.quantizers import default_quantizer, quantizer_kinds
 from bisquit.tokens import TokenSet, smallest_unsigned, tokenize
 
 
@@ -57,6 +58,25 @@ def test_tokens_are_in_the_order_of_the_frames_whatever_the_batch(make_tokenizer
     assert made.labels.tolist() == shuffled.labels.tolist()
     assert made.groups is not None
     assert made.groups.tolist() == [2, 0, 2, 0, 1, 1]
+
+
+@pytest.mark.parametrize("kind", quantizer_kinds())
+def test_a_set_is_tokenized_as_its_frames_are_by_every_quantizer(make_tokenizer, make_noise, kind: str):
+    tokenizer, frames = make_tokenizer(quantizer=default_quantizer(kind, 6)), make_noise(6)
+    tokens = tokenize(tokenizer, frames)
+    np.testing.assert_array_equal(tokens.tokens, tokenizer.encode(torch.from_numpy(frames[:])))
+    assert tokens.bits == 6
+    assert len(np.unique(tokens.tokens)) > 4
+
+
+@pytest.mark.parametrize("kind", quantizer_kinds())
+def test_a_file_gives_back_a_tokenizer_of_every_quantizer(make_tokenizer, make_noise, tmp_path: Path, kind: str):
+    made = tokenize(make_tokenizer(quantizer=default_quantizer(kind, 6)), make_noise(3))
+    made.save(tmp_path / "t")
+    loaded = TokenSet.load(tmp_path / "t")
+    assert loaded.tokenizer.config == made.tokenizer.config
+    remade = [each.tokenizer.decode(each.batch(slice(None)), each.frame_size) for each in (made, loaded)]
+    assert torch.equal(*remade)
 
 
 def test_the_number_of_threads_changes_no_token_and_stays(make_tokenizer, make_noise):

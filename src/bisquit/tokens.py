@@ -22,8 +22,6 @@ from bisquit.checkpoint import build_tokenizer, read_tensors, write_tensors
 from bisquit.errors import ModelError, ShapeError, TokenError
 from bisquit.frames import FrameSet
 from bisquit.progress import Progress
-from bisquit.quantizers import BSQ
-from bisquit.quantizers.base import pack_bits
 from bisquit.tokenizer import Tokenizer
 
 
@@ -195,10 +193,10 @@ def _encoder(tokenizer: Tokenizer) -> Iterator[Callable[[Tensor], Tensor]]:
 def prepared_encode(tokenizer: Tokenizer) -> Callable[[Tensor], Tensor]:
     """Return `tokenizer.encode` as it is now, arranged to be called often; equal to it but for rounding."""
     quantizer = tokenizer.quantizer
-    if not isinstance(quantizer, BSQ) or quantizer.down.weight.device.type != "cpu":
+    if tokenizer.device.type != "cpu":
         return tokenizer.encode
     project = PreparedEncoder(tokenizer.autoencoder, quantizer.down)
-    return lambda frames: pack_bits(project(frames) >= 0)
+    return lambda frames: quantizer.tokens_of(project(frames))
 
 
 def smallest_unsigned(bits: int) -> np.dtype:

@@ -17,7 +17,8 @@ from bisquit.engine.integer_tokenizer import IntegerConvolution, IntegerTokenize
 from bisquit.errors import ModelError, ShapeError
 from bisquit.frames import load_frames
 from bisquit.generate import load
-from bisquit.quantizers.base import unpack_bits
+from bisquit.quantizers import FSQConfig, LFQConfig, VQConfig
+from bisquit.quantizers.bits import unpack_bits
 
 
 def test_tokens_and_pixels_are_near_those_of_the_tokenizer(make_tokenizer, make_noise) -> None:
@@ -132,6 +133,27 @@ def test_the_tokenizer_is_left_as_it_is(make_tokenizer) -> None:
     for parameter in IntegerTokenizer(tokenizer).state_dict().values():
         parameter.zero_()
     assert tokenizer.fingerprint() == before
+
+
+def test_signs_without_a_sphere_are_those_of_a_sphere_of_another_size(make_tokenizer, make_noise) -> None:
+    lookup_free = make_tokenizer(bits=4, quantizer=LFQConfig(bits=4))
+    spherical = make_tokenizer(bits=4)
+    with torch.no_grad():
+        spherical.quantizer.up.weight *= 2  # whose corners are half as far off
+    ours, theirs = IntegerTokenizer(lookup_free), IntegerTokenizer(spherical)
+    frames = torch.from_numpy(make_noise(3)[:])
+    tokens = ours.encode(frames)
+    assert torch.equal(tokens, theirs.encode(frames))
+    assert torch.equal(ours.decode(tokens, (8, 12)), theirs.decode(tokens, (8, 12)))
+    assert torch.equal(ours.slopes(tokens, frames), theirs.slopes(tokens, frames))
+    apart = (ours.decode(tokens, (8, 12)).double() - lookup_free.decode(tokens).double()).abs()
+    assert apart.mean() < 5
+
+
+@pytest.mark.parametrize("config", [FSQConfig((4, 4)), VQConfig(bits=4)])
+def test_tokens_that_are_no_signs_are_refused(make_tokenizer, config: FSQConfig | VQConfig) -> None:
+    with pytest.raises(ModelError, match=f"quantizer is {config.kind.upper()}: only tokens that are signs"):
+        IntegerTokenizer(make_tokenizer(quantizer=config))
 
 
 def test_weights_that_are_not_finite_are_refused(make_tokenizer) -> None:

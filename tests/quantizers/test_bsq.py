@@ -7,14 +7,11 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
 from bisquit.errors import ConfigError, TokenError
 from bisquit.quantizers import BSQ, BSQConfig
-from bisquit.quantizers.base import pack_bits, unpack_bits
 
 
 def plain(bits: int, **entropy: float) -> BSQ:
@@ -64,18 +61,6 @@ def test_codes_of_tokens_are_those_of_the_forward_pass_for_every_number_of_bits(
     quantizer = BSQ(BSQConfig(bits=bits), width=4)
     quantized = quantizer(noise(2, 4, 10, 10))
     assert torch.equal(quantizer.codes(quantized.tokens), quantized.codes)
-
-
-@given(st.data())
-def test_packing_is_the_sum_of_the_places_and_unpacking_its_inverse(data: st.DataObject):
-    bits = data.draw(st.integers(1, 32))
-    values = data.draw(st.lists(st.integers(0, 2**bits - 1), min_size=1, max_size=6))
-    tokens = torch.tensor(values).view(-1, 1, 1)
-    is_one = unpack_bits(tokens, bits)
-    assert is_one.shape == (len(values), bits, 1, 1)
-    written = ["".join("01"[bit] for bit in reversed(row)) for row in is_one.flatten(1).int().tolist()]
-    assert [int(digits, base=2) for digits in written] == values
-    assert torch.equal(pack_bits(is_one), tokens)
 
 
 def test_each_place_is_quantized_by_itself():

@@ -5,8 +5,16 @@ from __future__ import annotations
 import pytest
 import torch
 
+from bisquit.config import parse_settings
 from bisquit.errors import ConfigError, ShapeError, TokenError
-from bisquit.quantizers import QUANTIZERS, Quantizer, build_quantizer
+from bisquit.quantizers import (
+    QUANTIZERS,
+    Quantizer,
+    QuantizerConfig,
+    build_quantizer,
+    default_quantizer,
+    quantizer_kinds,
+)
 
 WIDTH = 12
 GRIDS = [(1, 1), (2, 3), (5, 1)]
@@ -45,7 +53,20 @@ def test_codes_do_not_depend_on_how_latents_lie_in_memory(quantizer: Quantizer, 
     torch.testing.assert_close(quantizer.codes(quantized.tokens, grid), quantized.codes)
 
 
+def test_tokens_are_those_of_what_the_first_map_gives(quantizer: Quantizer, grid: tuple[int, int]):
+    x = latents(64, grid)
+    tokens = quantizer.eval()(x).tokens
+    assert torch.equal(quantizer.tokens_of(quantizer.down(x)), tokens)
+
+
+def test_codes_of_tokens_are_those_of_the_forward_pass_in_bfloat16_too(quantizer: Quantizer):
+    with torch.autocast("cpu", torch.bfloat16):
+        quantized = quantizer(latents(64, (2, 3)))
+        assert torch.equal(quantizer.codes(quantized.tokens, (2, 3)), quantized.codes)
+
+
 def test_each_picture_is_quantized_by_itself(quantizer: Quantizer):
+    quantizer.eval()  # in training, codes may move from one batch to the next
     x = latents(3, (4, 5))
     whole = quantizer(x)
     for i in range(3):
@@ -109,3 +130,45 @@ def test_the_configuration_survives_plain_data(config: type):
     assert config.from_dict(config().to_dict()) == config()
     with pytest.raises(ConfigError, match="no_such_field"):
         config.from_dict({"no_such_field": 1})
+
+
+def test_what_is_frozen_makes_the_same_tokens_and_learns_their_codes(quantizer: Quantizer):
+    x = latents(8, (2, 3))
+    quantizer.freeze_encoding()
+    before = quantizer(x)
+    optimizer = torch.optim.SGD(quantizer.parameters(), lr=0.1)
+    for _ in range(3):
+        quantized = quantizer(x)
+        (quantized.codes.square().sum() + quantized.loss).backward()
+        optimizer.step()
+    after = quantizer(x)
+    assert torch.equal(after.tokens, before.tokens)
+    assert not torch.equal(after.codes, before.codes)
+
+
+@pytest.mark.parametrize("bits", range(1, 17))
+@pytest.mark.parametrize("kind", quantizer_kinds())
+def test_every_kind_has_settings_for_a_number_of_bits(kind: str, bits: int):
+    config = default_quantizer(kind, bits)
+    assert (config.kind, config.bits) == (kind, bits)
+    assert build_quantizer(config, WIDTH).bits == bits
+    assert parse_settings(QuantizerConfig, config.to_dict()) == config
+
+
+@pytest.mark.parametrize("kind", quantizer_kinds())
+@pytest.mark.parametrize("bits", [0, 33])
+def test_no_kind_has_settings_for_other_numbers(kind: str, bits: int):
+    with pytest.raises(ConfigError, match=f"bits is {bits}: it must be between 1 and "):
+        default_quantizer(kind, bits)
+
+
+def test_an_unknown_kind_is_refused_with_those_there_are():
+    with pytest.raises(ConfigError, match="no quantizer abacus: there are bsq, lfq, fsq, vq"):
+        default_quantizer("abacus", 10)
+    with pytest.raises(ConfigError, match="abacus"):
+        parse_settings(QuantizerConfig, {"kind": "abacus"})
+
+
+def test_what_is_wrong_with_a_kinds_settings_is_said_of_that_kind():
+    with pytest.raises(ConfigError, match=r"lfq\.levels"):
+        parse_settings(QuantizerConfig, {"kind": "lfq", "levels": [4, 4]})

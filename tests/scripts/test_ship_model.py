@@ -10,6 +10,7 @@ import torch
 
 from bisquit.presets import get_preset
 from bisquit.priors import of_kind
+from bisquit.quantizers import FSQConfig, VQConfig, default_quantizer
 from bisquit.record import RunRecord
 
 
@@ -65,6 +66,16 @@ def test_flags_say_what_differs() -> None:
     assert ship_model.changed_flags(recipe, preset) == ["--a-b 2.5", "--no-flip", "--loud", "--steps "]
 
 
+def test_a_quantizer_of_another_kind_is_named_and_then_what_differs_of_its_own() -> None:
+    preset = {"quantizer": {"kind": "bsq", "bits": 9}}
+    for config, flags in (
+        (default_quantizer("lfq", 9), ["--quantizer lfq"]),
+        (VQConfig(bits=12, restart_steps=7), ["--quantizer vq", "--bits 12", "--restart-steps 7"]),
+        (FSQConfig((4, 2)), ["--quantizer fsq", "--levels 4,2"]),
+    ):
+        assert ship_model.changed_flags({"quantizer": config.to_dict()}, preset) == flags
+
+
 @pytest.mark.parametrize(
     ("name", "alike"),
     [
@@ -79,3 +90,12 @@ def test_only_what_leads_to_tokens_must_be_equal(make_tokenizer, name: str, alik
     with torch.no_grad():
         other.state_dict()[name].flatten()[0].add_(1)
     assert ship_model.encode_alike(one, other) is alike
+
+
+def test_a_codebook_leads_to_tokens(make_tokenizer) -> None:
+    one, other = (make_tokenizer(quantizer=VQConfig(bits=4)) for _ in range(2))
+    other.quantizer.idle_steps += 1
+    assert ship_model.encode_alike(one, other)
+    with torch.no_grad():
+        other.quantizer.codebook[0, 0] += 1
+    assert not ship_model.encode_alike(one, other)

@@ -20,7 +20,7 @@ from bisquit.features import FeatureNetworkConfig
 from bisquit.frames import FrameSet
 from bisquit.frames.augment import Augmentation
 from bisquit.priors import AnyOrderConfig, RasterConfig
-from bisquit.quantizers import BSQConfig
+from bisquit.quantizers import BSQConfig, VQConfig
 from bisquit.tokenizer import TokenizerConfig
 from bisquit.tokens import FreshTokens, TokenSet, tokenize
 from bisquit.training import (
@@ -36,6 +36,7 @@ from bisquit.training.modules import FeaturesModule, PriorModule, StageModule, T
 from bisquit.transformer import TransformerConfig
 
 TOKENIZER = TokenizerConfig(AutoEncoderConfig(patch_size=4, width=8, depth=1), BSQConfig(bits=4))
+VECTORS = VQConfig(bits=6, code_width=3, restart_steps=3)
 PRIOR = RasterConfig(transformer=TransformerConfig(width=8, n_layers=1, n_heads=2, feed_forward=12, dropout=0.2))
 ANY_ORDER = AnyOrderConfig(transformer=PRIOR.transformer, neighbours=4)
 CAPTIONS = Captions({"ice": ("a cold day", "snow"), "sand": ("a hot day",)}, {})
@@ -53,7 +54,7 @@ USUAL = TrainingConfig(
 
 VARIED = Augmentation(flip=True, shift_px=2, colour=0.2)
 
-Stage = Literal["tokenizer", "prior", "prior on frames", "prior that is told", "features"]
+Stage = Literal["tokenizer", "tokenizer of vectors", "prior", "prior on frames", "prior that is told", "features"]
 Train = Callable[..., nn.Module]
 
 
@@ -88,8 +89,9 @@ def train(data: Data) -> Train:
 
     def train(stage: Stage, out: Path, resume: bool = False, start: Any = None, **changes: Any) -> nn.Module:
         settings = USUAL.replace(**changes)
-        if stage == "tokenizer":
-            recipe = TokenizerRecipe(TOKENIZER, VARIED, training=settings)
+        if stage in ("tokenizer", "tokenizer of vectors"):
+            shape = TOKENIZER if stage == "tokenizer" else TOKENIZER.replace(quantizer=VECTORS)
+            recipe = TokenizerRecipe(shape, VARIED, training=settings)
             return train_tokenizer(recipe, data.frames, data.valid_frames, out, resume=resume)
         if stage == "features":
             features_recipe = FeaturesRecipe(NETWORK, VARIED, settings)

@@ -73,6 +73,20 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(
     assert_equal(outcome(tmp_path / "run", stage, watch.losses), never_stopped)
 
 
+@pytest.mark.parametrize("stage", ["tokenizer of vectors"], indirect=True)
+def test_a_codebook_goes_on_as_if_it_had_not_been_stopped(
+    stage: str, never_stopped: Outcome, train, watch, tmp_path: Path
+):
+    for stop in (3, 14):  # vectors have then been idle for different numbers of steps
+        watch.stop_at(stop)
+        with pytest.raises(RunStopped):
+            train(stage, tmp_path / "run", resume=True)
+    watch.stop_at()
+    train(stage, tmp_path / "run", resume=True)
+    assert never_stopped.weights["current_model_state"]["tokenizer.quantizer.idle_steps"].any()
+    assert_equal(outcome(tmp_path / "run", stage, watch.losses), never_stopped)
+
+
 def test_a_run_that_was_killed_goes_on_from_the_last_saved_state(
     stage: str, never_stopped: Outcome, train, watch, tmp_path: Path
 ):

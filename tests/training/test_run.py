@@ -25,7 +25,7 @@ from bisquit.features import FeatureNetwork
 from bisquit.frames.augment import Augmentation
 from bisquit.generate import load
 from bisquit.priors import Prior, RasterConfig, RasterPrior
-from bisquit.quantizers import BSQConfig
+from bisquit.quantizers import BSQConfig, LFQConfig
 from bisquit.tokenizer import Tokenizer
 from bisquit.tokens import tokenize
 from bisquit.training import FeaturesRecipe, PriorRecipe, TokenizerRecipe, train_features, train_prior, train_tokenizer
@@ -396,6 +396,20 @@ def test_a_tokenizer_of_more_bits_begins_with_what_the_other_makes_of_frames(
     wanted = start.decode(start.encode(frames), (8, 12)).int()
     assert (tokenizer.decode(tokens, (8, 12)).int() - wanted).abs().max() <= 1
     assert "its 6 bits begin with the other's 4" in caplog.text
+
+
+def test_a_tokenizer_takes_nothing_of_another_kind_of_quantizer(
+    data, make_tokenizer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    start = make_tokenizer(bits=4)
+    config = start.config.replace(quantizer=LFQConfig(bits=4))  # its arrays are of the same names and shapes
+    recipe = TokenizerRecipe(config, training=USUAL.replace(epochs=1, learning_rate=1e-9, muon_learning_rate=0))
+    tokenizer = train_tokenizer(recipe, data.frames, data.valid_frames, tmp_path, start=start)
+    own, others = tokenizer.state_dict(), start.state_dict()
+    for name, array in own.items():
+        is_taken = torch.allclose(array, others[name], atol=1e-6)
+        assert is_taken == name.startswith("autoencoder."), name
+    assert "4 of its" in caplog.text
 
 
 def test_a_prior_does_not_start_from_one_without_an_array_alike(train, tmp_path: Path):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,6 +15,7 @@ from bisquit.frames import BUNDLED, FrameSet, load_splits
 from bisquit.generate import load, load_feature_network, shipped_models
 from bisquit.presets import PRESETS, get_preset
 from bisquit.priors import KINDS, of_kind
+from bisquit.quantizers import default_quantizer, quantizer_kinds
 from bisquit.tokens import FreshTokens, TokenSet
 from bisquit.training import (
     FeaturesRecipe,
@@ -53,6 +54,11 @@ def command() -> None:
 
 @command.command()
 @_run_on_frames_options
+@click.option(
+    "--quantizer",
+    type=click.Choice(list(quantizer_kinds())),
+    help="Take this quantizer, as it is by default and with as many bits, in place of the preset's.",
+)
 @click.option("--start", help="A tokenizer to start from: what fits of it; more bits grow from its own.")
 @click.option("--features", type=OUTPUT, help="The network for --perceptual-weight; else the one that ships.")
 @settings_options(TokenizerRecipe)
@@ -60,6 +66,7 @@ def tokenizer(
     preset: str,
     frames: str,
     valid_frames: str | None,
+    quantizer: str | None,
     start: str | None,
     features: Path | None,
     out: Path,
@@ -69,7 +76,7 @@ def tokenizer(
     **given: Any,
 ) -> None:
     """Train a tokenizer on frames."""
-    recipe = override(get_preset(preset).tokenizer, given)
+    recipe = _tokenizer_recipe(preset, quantizer, given)
     begun = load(start).tokenizer if start else None
     network = load_feature_network(features) if recipe.sharpening.perceptual_weight else None
     train, valid, sources = _read(frames, valid_frames, size, skip_bad)
@@ -158,6 +165,24 @@ def features(
     train, valid, sources = _read(frames, valid_frames, size, skip_bad)
     train_features(recipe, train, valid, out, resume=resume, preset=preset, sources=sources)
     click.echo(f"feature network in {out}")
+
+
+def _tokenizer_recipe(preset: str, quantizer: str | None, given: Mapping[str, Any]) -> TokenizerRecipe:
+    """Return a preset's recipe, with another kind of quantizer if one is named, and with what was given.
+
+    The bits that were given are then those of the kind's default settings, so that it takes them too where they follow
+    from other fields. Raises click.UsageError if such a field was given beside them and they do not agree.
+    """
+    recipe = get_preset(preset).tokenizer
+    if quantizer is None:
+        return override(recipe, given)
+    bits = recipe.tokenizer.quantizer.bits if given["bits"] is None else given["bits"]
+    shape = recipe.tokenizer.replace(quantizer=default_quantizer(quantizer, bits))
+    recipe = override(recipe.replace(tokenizer=shape), {**given, "bits": None})
+    made = recipe.tokenizer.quantizer.bits
+    if given["bits"] not in (None, made):
+        raise click.UsageError(f"--bits is {bits}, but --levels give {made}: leave one of them out")
+    return recipe
 
 
 def _read(

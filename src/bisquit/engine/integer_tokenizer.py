@@ -1,6 +1,6 @@
 """The tokenizer in integers: the same tokens of a picture, and the same pixels of tokens, on every machine.
 
-The weights of any trained tokenizer with binary spherical quantisation are rounded as they are, without calibration, as
+The weights of any trained tokenizer whose tokens are signs (BSQ, LFQ) are rounded as they are, without calibration, as
 `IntegerPrior` rounds a prior's: each output's weights to int8 with a step of their own, and so each cell of the grid,
 as it comes. A cell's step may differ from its neighbour's, so that a 3 x 3 convolution is nine products, one for each
 of its taps, and what they give is scaled cell by cell and then added, tap after tap:
@@ -12,6 +12,7 @@ Plain PyTorch, on a CPU or a GPU of CUDA.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from typing import cast
@@ -24,8 +25,8 @@ from bisquit.autoencoder import check_frames, pad_to_patches, patch_grid
 from bisquit.engine import arithmetic
 from bisquit.engine.arithmetic import Codes, product, to_codes
 from bisquit.errors import ModelError, ShapeError
-from bisquit.quantizers import BSQ
-from bisquit.quantizers.base import pack_bits, unpack_bits
+from bisquit.quantizers import BSQ, LFQ, Quantizer
+from bisquit.quantizers.bits import pack_bits, unpack_bits
 from bisquit.tokenizer import Tokenizer
 
 
@@ -35,11 +36,10 @@ class IntegerTokenizer(nn.Module):
     def __init__(self, tokenizer: Tokenizer) -> None:
         """Round a tokenizer; it is left as it is.
 
-        Raises ModelError if a weight is not finite or the quantizer another than BSQ.
+        Raises ModelError if a weight is not finite or the quantizer another than BSQ and LFQ.
         """
         super().__init__()
-        if not isinstance(tokenizer.quantizer, BSQ):
-            raise ModelError("only tokenizers of binary spherical quantisation can be rounded to integers")
+        up = _from_unit_corners(tokenizer.quantizer)
         if not all(parameter.isfinite().all() for parameter in tokenizer.parameters()):
             raise ModelError("the tokenizer has weights that are not finite: it is damaged, or its training diverged")
         self.config, self.bits = tokenizer.config, tokenizer.bits
@@ -49,10 +49,10 @@ class IntegerTokenizer(nn.Module):
         self.stem = IntegerConvolution(stem)
         self.encoder = nn.ModuleList(IntegerBlock(block) for block in encoder)
         self.down = IntegerConvolution(tokenizer.quantizer.down)
-        self.up = IntegerConvolution(tokenizer.quantizer.up)
+        self.up = IntegerConvolution(up)
         self.decoder = nn.ModuleList(IntegerBlock(block) for block in decoder)
         self.last = IntegerConvolution(last)
-        self.up_back = IntegerConvolution(tokenizer.quantizer.up, is_back=True)
+        self.up_back = IntegerConvolution(up, is_back=True)
         self.decoder_back = nn.ModuleList(IntegerBlock(block, is_back=True) for block in decoder)
         self.last_back = IntegerConvolution(last, is_back=True)
 
@@ -176,6 +176,21 @@ class IntegerBlock(nn.Module):
         of_hidden = self.second(slope) * arithmetic.gelu_slope(hidden)
         of_x: Tensor = self.first(of_hidden) * arithmetic.gelu_slope(x)
         return slope + of_x
+
+
+def _from_unit_corners(quantizer: Quantizer) -> nn.Conv2d:
+    """Return the map from corners of unit length to codes. Raises ModelError if tokens are not signs."""
+    if isinstance(quantizer, BSQ):
+        return quantizer.up
+    if not isinstance(quantizer, LFQ):
+        raise ModelError(
+            f"the tokenizer's quantizer is {type(quantizer).__name__}: only tokens that are signs, those of BSQ and "
+            "LFQ, can be computed in integers, and so compressed"
+        )
+    up = copy.deepcopy(quantizer.up)
+    with torch.no_grad():
+        up.weight *= math.sqrt(quantizer.bits)
+    return up
 
 
 def check_pairs(tokens: Tensor, frames: Tensor, patch_size: int) -> None:

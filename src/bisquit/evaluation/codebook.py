@@ -28,6 +28,8 @@ _LOW_BIT_ENTROPY_BITS = 0.5  # a bit that is 1 in less than 11% or more than 89%
 _HIGH_CORRELATION = 0.5
 _LOW_JOINT_ENTROPY_SHARE = 0.75
 
+_SPREAD = "raise the weight of the codebook's entropy (BSQ and LFQ have one)"
+
 _CODES_AT_ONCE = 65_536
 
 
@@ -179,8 +181,8 @@ def _dead_codes(health: CodebookHealth) -> str | None:
     if _too_few_tokens(health) or health.usage_share >= _LOW_USAGE_SHARE:
         return None
     return (
-        f"{health.dead_codes:,} of {health.codes:,} codes are dead ({1 - health.usage_share:.0%}): train longer, raise "
-        f"the weight of the codebook's entropy, or use fewer bits"
+        f"{health.dead_codes:,} of {health.codes:,} codes are dead ({1 - health.usage_share:.0%}): train longer, "
+        f"{_SPREAD}, or use fewer bits"
     )
 
 
@@ -189,7 +191,7 @@ def _constant_bits(health: CodebookHealth) -> str | None:
         return None
     values = ", ".join(f"bit {bit} is always {health.bit_means[bit]:.0f}" for bit in health.constant_bits)
     fewer = max(1, health.bits - len(health.constant_bits))
-    return f"{values}: use {fewer} bits instead of {health.bits}, or raise the weight of the codebook's entropy"
+    return f"{values}: use {fewer} bits instead of {health.bits}, or {_SPREAD}"
 
 
 def _lopsided_bits(health: CodebookHealth) -> str | None:
@@ -204,7 +206,7 @@ def _lopsided_bits(health: CodebookHealth) -> str | None:
         f"bit {bit} is 1 in {health.bit_means[bit]:.1%} of tokens and tells {health.bit_entropies_bits[bit]:.2f} bits"
         for bit in lopsided
     )
-    return f"{values}: raise the weight of the codebook's entropy, or use fewer bits"
+    return f"{values}: {_SPREAD}, or use fewer bits"
 
 
 def _correlated_bits(health: CodebookHealth) -> str | None:
@@ -212,7 +214,7 @@ def _correlated_bits(health: CodebookHealth) -> str | None:
     if not pairs:
         return None
     values = ", ".join(f"bits {pair.first} and {pair.second} correlate by {pair.correlation:.2f}" for pair in pairs)
-    return f"{values}: raise the weight of the codebook's entropy with each pair in one group, or use fewer bits"
+    return f"{values}: {_SPREAD}, with each pair in one group, or use fewer bits"
 
 
 def _low_joint_entropy(health: CodebookHealth) -> str | None:
@@ -220,7 +222,7 @@ def _low_joint_entropy(health: CodebookHealth) -> str | None:
         return None
     return (
         f"the tokens tell {health.joint_entropy_bits:.2f} of {health.bits} bits, as {health.perplexity:,.0f} evenly "
-        f"used codes would: use fewer bits, or raise the weight of the codebook's entropy"
+        f"used codes would: use fewer bits, or {_SPREAD}"
     )
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from typing import Annotated
+
+from pydantic import Field
 
 from bisquit.config import require
 from bisquit.priors.anyorder import AnyOrderConfig, AnyOrderPrior
@@ -14,9 +17,10 @@ from bisquit.priors.parts import PartsConfig, PartsPrior
 from bisquit.priors.pyramid import PyramidConfig, PyramidPrior
 from bisquit.priors.raster import RasterConfig, RasterPrior
 
-PriorConfig = (  # told apart by their `kind`
-    RasterConfig | AnyOrderConfig | PartsConfig | PyramidConfig | MaskedConfig | FlowConfig
-)
+PriorConfig = Annotated[
+    RasterConfig | AnyOrderConfig | PartsConfig | PyramidConfig | MaskedConfig | FlowConfig,
+    Field(discriminator="kind"),
+]
 
 PRIORS: dict[type, type[Prior]] = {
     RasterConfig: RasterPrior,

@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from bisquit.config import Settings, require
 from bisquit.errors import ShapeError
 from bisquit.priors.base import FIRST_STD, Prior, each_alone
-from bisquit.quantizers.base import unpack_bits
+from bisquit.quantizers.bits import unpack_bits
 from bisquit.transformer import Transformer, TransformerConfig
 
 TIME_WAVES = 32

@@ -5,10 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 
-from bisquit.errors import ShapeError, TokenError
+from bisquit.errors import ShapeError
 
 
 class Quantized(NamedTuple):
@@ -27,17 +26,23 @@ class Quantizer(nn.Module, ABC):
 
     width: int
     bits: int
+    down: nn.Conv2d
+    """A 1 x 1 convolution: latents to what decides on their tokens."""
 
     @abstractmethod
     def forward(self, latents: Tensor) -> Quantized:
-        """Quantize latents (B, width, h, w)."""
+        """Quantize latents (B, width, h, w). Raises ShapeError if the channels are not `width`."""
 
     @abstractmethod
-    def codes(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+    def tokens_of(self, projected: Tensor) -> Tensor:
+        """Return the tokens (B, h, w) of what `down` makes of latents, (B, channels, h, w); no gradient is kept."""
+
+    @abstractmethod
+    def codes(self, tokens: Tensor, grid: tuple[int, int] | None = None) -> Tensor:
         """Return the codes (B, width, h, w) of tokens (B, *self.grid(grid)) for latents of a grid (h, w).
 
-        They equal those of `forward` to the last bit. Raises ShapeError if the tokens are of another grid, TokenError
-        if one is not in [0, 2**bits).
+        By default the grid is that of the tokens. Codes equal those of `forward` to the last bit. Raises ShapeError if
+        the tokens are of another grid, TokenError if one is not in [0, 2**bits).
         """
 
     def grid(self, latent_grid: tuple[int, int]) -> tuple[int, int]:
@@ -59,7 +64,7 @@ class Quantizer(nn.Module, ABC):
 
     @abstractmethod
     def freeze_encoding(self) -> None:
-        """Have no gradient reach what decides on tokens; what makes codes of them still learns."""
+        """Have nothing change what decides on tokens; what makes codes of them still learns."""
 
     def grow_from(self, other: Quantizer) -> bool:
         """Become another quantizer of fewer bits, whose codes further bits begin to change only as they learn.
@@ -68,17 +73,12 @@ class Quantizer(nn.Module, ABC):
         """
         return False
 
-
-def pack_bits(is_one: Tensor) -> Tensor:
-    """Pack booleans (B, bits, h, w) into int64 tokens (B, h, w); bit 0 is the least significant."""
-    bits = is_one.shape[1]
-    places = torch.arange(bits, device=is_one.device).view(1, bits, 1, 1)
-    return (is_one.long() << places).sum(dim=1)
+    def check_latents(self, latents: Tensor) -> None:
+        """Raise ShapeError unless latents are (B, width, h, w)."""
+        if latents.ndim != 4 or latents.shape[1] != self.width:
+            raise ShapeError(f"latents are {tuple(latents.shape)}: they must be (B, {self.width}, h, w)")
 
 
-def unpack_bits(tokens: Tensor, bits: int) -> Tensor:
-    """Unpack int64 tokens (B, h, w) into booleans (B, bits, h, w). Raises TokenError if one is not in [0, 2**bits)."""
-    if tokens.numel() and (int(tokens.min()) < 0 or int(tokens.max()) >> bits):
-        raise TokenError(f"tokens run from {int(tokens.min())} to {int(tokens.max())}: they must be in [0, 2**{bits})")
-    places = torch.arange(bits, device=tokens.device).view(1, bits, 1, 1)
-    return (tokens.unsqueeze(1) >> places & 1).bool()
+def straight_through(hard: Tensor, soft: Tensor) -> Tensor:
+    """Return `hard` to the last bit, with the gradient of `soft`."""
+    return hard.detach() + (soft - soft.detach())  # in another order, rounding would change it

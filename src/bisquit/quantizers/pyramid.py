@@ -23,9 +23,10 @@ that a magnitude too large or too small leaves the scales behind it a residual t
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
-from typing import Literal
+from typing import Literal, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -34,7 +35,8 @@ from torch.nn import functional as F
 from bisquit.config import Settings, require
 from bisquit.errors import ShapeError
 from bisquit.pyramids import averaged, enlarged, scale_grids
-from bisquit.quantizers.base import Quantized, Quantizer, pack_bits, unpack_bits
+from bisquit.quantizers.base import Quantized, Quantizer, straight_through
+from bisquit.quantizers.bits import pack_bits, unpack_bits
 
 FIRST_MAGNITUDE = 0.5  # of every scale before training; on noise, what fits the last one is 0.8
 
@@ -60,6 +62,22 @@ class PyramidBSQConfig(Settings):
         require(rises and is_whole, "scales", self.scales, "fractions that rise from at least 0 to 1")
         most = 1 if len(self.scales) > 1 else 0
         require(0 <= self.truncated <= most, "truncated", self.truncated, "in [0, 1], and 0 for a single scale")
+
+    @classmethod
+    def of_bits(cls, bits: int) -> Self:
+        """Return the default settings with so many bits. Raises ConfigError if they are not 1 to 32."""
+        return cls(bits=bits)
+
+
+class _Scale(NamedTuple):
+    """What a scale makes of latents."""
+
+    tokens: Tensor
+    """(B, rows columns) int64."""
+    estimate: Tensor
+    """(B, bits, h, w), with all scales before."""
+    fitting: Tensor
+    """() float, the magnitude that would have fitted best."""
 
 
 class PyramidBSQ(Quantizer):
@@ -89,28 +107,43 @@ class PyramidBSQ(Quantizer):
         latents: (B, width, h, w) float. Returns tokens (B, 1, total), codes (B, width, h, w) and by how much magnitudes
         miss what would fit. Raises ShapeError if the channels are not `width`.
         """
-        if latents.ndim != 4 or latents.shape[1] != self.width:
-            raise ShapeError(f"latents are {tuple(latents.shape)}: they must be (B, {self.width}, h, w)")
-        u = F.normalize(self.down(latents).float(), dim=1).contiguous()  # laid out as `codes` has it, to sum alike
-        grid = (u.shape[2], u.shape[3])
-        estimate = shown = torch.zeros_like(u)
-        kept, tokens, fitting = self._kept(u), [], []
-        with torch.no_grad():
-            for scale, size in enumerate(self.scale_grids(grid)):
-                s = averaged(u - estimate, size)
-                tokens.append(pack_bits(s >= 0).flatten(1))
-                fitting.append(math.sqrt(self.bits) * s.abs().mean())
-                estimate = estimate + self._detail(s >= 0, scale, grid)
-                shown = torch.where(kept > scale, estimate, shown)
-        straight_through = shown + (u - u.detach())  # in this order it is what is shown to the last bit
+        self.check_latents(latents)
+        u = self._on_sphere(self.down(latents))
+        kept, shown = self._kept(u), torch.zeros_like(u)
+        tokens, fitting = [], []
+        for number, scale in enumerate(self._scales(u.detach())):
+            tokens.append(scale.tokens)
+            fitting.append(scale.fitting)
+            shown = torch.where(kept > number, scale.estimate, shown)
         loss = F.mse_loss(self.magnitudes, torch.stack(fitting))
-        return Quantized(torch.cat(tokens, dim=1).unsqueeze(1), self.up(straight_through), loss)
+        return Quantized(torch.cat(tokens, dim=1).unsqueeze(1), self.up(straight_through(shown, u)), loss)
 
-    def codes(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+    def tokens_of(self, projected: Tensor) -> Tensor:
+        """Return the tokens (B, 1, total) of v (B, bits, h, w)."""
+        tokens = [scale.tokens for scale in self._scales(self._on_sphere(projected))]
+        return torch.cat(tokens, dim=1).unsqueeze(1)
+
+    def _on_sphere(self, projected: Tensor) -> Tensor:
+        """Return u, laid out as `codes` has it, to sum alike."""
+        return F.normalize(projected.float(), dim=1).contiguous()
+
+    @torch.no_grad()
+    def _scales(self, u: Tensor) -> Iterator[_Scale]:
+        """Yield what each scale makes of u (B, bits, h, w), from coarse to fine."""
+        grid, estimate = (u.shape[2], u.shape[3]), torch.zeros_like(u)
+        for number, size in enumerate(self.scale_grids(grid)):
+            s = averaged(u - estimate, size)
+            estimate = estimate + self._detail(s >= 0, number, grid)
+            yield _Scale(pack_bits(s >= 0).flatten(1), estimate, math.sqrt(self.bits) * s.abs().mean())
+
+    def codes(self, tokens: Tensor, grid: tuple[int, int] | None = None) -> Tensor:
         """Return the codes (B, width, h, w) of tokens (B, 1, total) for latents of a grid (h, w).
 
-        Raises ShapeError if that grid has another number of tokens, TokenError if one is not in [0, 2**bits).
+        Raises ShapeError if that grid has another number of tokens, or is not said, TokenError if one is not in [0,
+        2**bits).
         """
+        if grid is None:
+            raise ShapeError("tokens of a pyramid do not tell the grid of their latents: say which")
         return self.coarse(tokens, grid, len(self.config.scales))
 
     def coarse(self, tokens: Tensor, grid: tuple[int, int], scales: int) -> Tensor:

@@ -25,7 +25,7 @@ from bisquit.config import require
 from bisquit.errors import ConfigError, ShapeError
 from bisquit.priors import FlowPrior
 from bisquit.priors.flow import to_corners
-from bisquit.quantizers.base import pack_bits
+from bisquit.quantizers.bits import pack_bits
 from bisquit.sampling.guidance import guided
 from bisquit.sampling.races import picture_seed, require_finite
 from bisquit.sampling.sequential import check_given

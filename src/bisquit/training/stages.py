@@ -250,11 +250,13 @@ def _check_tokens(recipe: PriorRecipe, tokens: TokenSet | FreshTokens, valid: To
 def _transfer(model: Tokenizer | Prior, start: Tokenizer | Prior) -> None:
     """Give a model another's weights where they are of the same name and shape; the others begin anew.
 
-    For tokens of more bits, what stands for them grows from the other's. Warns if the two differ in any way. Raises
-    ConfigError if nothing fits.
+    For tokens of more bits, what stands for them grows from the other's; in a quantizer of another kind, no weight
+    means what it meant. Warns if the two differ in any way. Raises ConfigError if nothing fits.
     """
     own, others = model.state_dict(), start.state_dict()
     taken = {name: array for name, array in others.items() if name in own and own[name].shape == array.shape}
+    if len({type(each.quantizer) for each in (model, start) if isinstance(each, Tokenizer)}) > 1:
+        taken = {name: array for name, array in taken.items() if not name.startswith("quantizer.")}
     if not taken:
         raise ConfigError("the model to start from has no weights of the same names and shapes as the one to train")
     model.load_state_dict(own | taken)

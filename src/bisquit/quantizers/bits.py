@@ -1,0 +1,114 @@
+"""What quantizers share whose tokens are the signs of numbers: bits and their order, and how much soft bits tell.
+
+Bit 0 of a token is its least significant; +1 means 1, and zero counts as +1.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bisquit.config import Settings, require
+from bisquit.errors import TokenError
+
+
+@dataclass(frozen=True)
+class SignsConfig(Settings):
+    """How many bits, and the entropy terms."""
+
+    bits: int = 10
+    """Bits a token, 1 to 32: the codebook has 2**bits codes."""
+    sample_entropy_weight: float = 0.0
+    """Weight of the mean entropy of each soft token, in bits a bit: pulls latents off the borders between codes."""
+    codebook_entropy_weight: float = 0.0
+    """Weight of the entropy that the soft codebook lacks, in bits a bit: spreads the tokens over the codes."""
+    entropy_group_bits: int = 5
+    """Bits whose joint distribution the codebook's entropy is taken over at a time; the last group may be smaller."""
+
+    def __post_init__(self) -> None:
+        require(1 <= self.bits <= 32, "bits", self.bits, "between 1 and 32")
+        for name in ("sample_entropy_weight", "codebook_entropy_weight"):
+            require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
+        require(1 <= self.entropy_group_bits <= 12, "entropy_group_bits", self.entropy_group_bits, "between 1 and 12")
+
+    @classmethod
+    def of_bits(cls, bits: int) -> Self:
+        """Return the default settings with so many bits. Raises ConfigError if they are not 1 to 32."""
+        return cls(bits=bits)
+
+
+def pack_bits(is_one: Tensor) -> Tensor:
+    """Pack booleans (B, bits, h, w) into int64 tokens (B, h, w); bit 0 is the least significant."""
+    bits = is_one.shape[1]
+    places = torch.arange(bits, device=is_one.device).view(1, bits, 1, 1)
+    return (is_one.long() << places).sum(dim=1)
+
+
+def unpack_bits(tokens: Tensor, bits: int) -> Tensor:
+    """Unpack int64 tokens (B, h, w) into booleans (B, bits, h, w). Raises TokenError if one is not in [0, 2**bits)."""
+    check_tokens(tokens, bits)
+    places = torch.arange(bits, device=tokens.device).view(1, bits, 1, 1)
+    return (tokens.unsqueeze(1) >> places & 1).bool()
+
+
+def check_tokens(tokens: Tensor, bits: int) -> None:
+    """Raise TokenError unless all of int64 tokens are in [0, 2**bits)."""
+    if tokens.numel() and (int(tokens.min()) < 0 or int(tokens.max()) >> bits):
+        raise TokenError(f"tokens run from {int(tokens.min())} to {int(tokens.max())}: they must be in [0, 2**{bits})")
+
+
+def entropy_loss(log_odds: Tensor, config: SignsConfig) -> Tensor:
+    """Return the weighted entropy terms of the loss, (), each in bits a bit of the token.
+
+    log_odds: (B, bits, h, w), of each bit of the soft token to be one. Its bits are independent of one another: then a
+    token's entropy is the sum over its bits. The codebook's is that of the batch's mean distribution, over groups of
+    bits.
+    """
+    sample_weight, codebook_weight = config.sample_entropy_weight, config.codebook_entropy_weight
+    if sample_weight == 0 and codebook_weight == 0:
+        return log_odds.new_zeros(())
+    with torch.autocast(log_odds.device.type, enabled=False):  # near a uniform codebook, bfloat16 turns the gradient
+        log_odds = log_odds.movedim(1, -1).flatten(0, -2)  # (N, bits)
+        sample_entropy = bit_entropy(log_odds).mean()
+        groups = log_odds.split(config.entropy_group_bits, dim=1)
+        codebook_entropy = torch.stack([joint_entropy(group) for group in groups]).sum() / config.bits
+        return sample_weight * sample_entropy + codebook_weight * (1 - codebook_entropy)
+
+
+def bit_entropy(log_odds: Tensor) -> Tensor:
+    """Return the entropy in bits of two-way choices with these log-odds, elementwise."""
+    nats = F.softplus(log_odds) - log_odds * torch.sigmoid(log_odds)
+    return nats / math.log(2)
+
+
+def joint_entropy(log_odds: Tensor) -> Tensor:
+    """Return the entropy, in bits, of the average of N distributions over 2**g codes, each of g independent bits.
+
+    log_odds: (N, g), of each bit.
+    """
+    g = log_odds.shape[1]
+    is_one = unpack_bits(torch.arange(2**g, device=log_odds.device).view(-1, 1, 1), g).flatten(1)  # (2**g, g)
+    ones, zeros = is_one.to(log_odds.dtype), (~is_one).to(log_odds.dtype)
+    log_chances = F.logsigmoid(log_odds) @ ones.T + F.logsigmoid(-log_odds) @ zeros.T  # (N, 2**g)
+    mean = log_chances.exp().mean(dim=0)
+    return -torch.xlogy(mean, mean).sum() / math.log(2)
+
+
+@torch.no_grad()
+def grow_maps(down: nn.Conv2d, up: nn.Conv2d, fewer_down: nn.Conv2d, fewer_up: nn.Conv2d, scale: float = 1.0) -> None:
+    """Have the maps to bits and from them begin as those of fewer bits; further bits have no say in the codes yet.
+
+    The low bits are then the others' bits. scale: how much smaller the number is that stands for a bit now.
+    """
+    bits = fewer_down.out_channels
+    own, own_back, back = down.state_dict(), up.state_dict(), fewer_up.state_dict()
+    for name, array in fewer_down.state_dict().items():
+        own[name][:bits] = array
+    own_back["weight"].zero_()
+    own_back["weight"][:, :bits] = back["weight"] * scale
+    own_back["bias"].copy_(back["bias"])
