@@ -17,7 +17,7 @@ from bisquit.errors import ConfigError, ShapeError
 from bisquit.priors import PyramidConfig, PyramidPrior
 from bisquit.pyramids import enlarged
 from bisquit.quantizers import BSQ, BSQConfig, PyramidBSQ, PyramidBSQConfig
-from bisquit.quantizers.base import pack_bits
+from bisquit.quantizers.bits import pack_bits
 from bisquit.tokenizer import Tokenizer, TokenizerConfig
 from bisquit.tokens import TokenSet, tokenize
 from bisquit.transformer import TransformerConfig

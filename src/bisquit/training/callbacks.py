@@ -35,10 +35,9 @@ class AveragedWeights(WeightAveraging):
         def average(averaged: Sequence[Tensor], current: Sequence[Tensor], n: Tensor | int) -> None:
             share = 1 - min(decay, (1 + float(n)) / (10 + float(n)))
             for ours, theirs in zip(averaged, current, strict=True):
-                if ours.is_floating_point():  # a table of places is the same in both
-                    ours.lerp_(theirs, share)
+                ours.lerp_(theirs, share)
 
-        super().__init__(multi_avg_fn=average)
+        super().__init__(multi_avg_fn=average, use_buffers=False)  # buffers are taken as they are
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert self._average_model is not None
