@@ -94,5 +94,5 @@ def test_the_flags_of_a_family_have_one_text_where_it_says_the_same_of_all():
     def command(**given: object) -> None: ...
 
     texts = {option.name: str(option.help) for option in command.params if isinstance(option, click.Option)}
-    assert texts["neighbours"].startswith("Tokens near")
+    assert texts["condition_size"].startswith("Numbers of a condition")
     assert texts["scattered"].startswith("any-order: ")

@@ -53,6 +53,7 @@ def test_codes_do_not_depend_on_how_latents_lie_in_memory(quantizer: Quantizer, 
     torch.testing.assert_close(quantizer.codes(quantized.tokens, grid), quantized.codes)
 
 
+@pytest.mark.parametrize("grid", GRIDS)
 def test_tokens_are_those_of_what_the_first_map_gives(quantizer: Quantizer, grid: tuple[int, int]):
     x = latents(64, grid)
     tokens = quantizer.eval()(x).tokens

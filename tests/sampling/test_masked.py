@@ -596,7 +596,7 @@ def test_each_round_tells_how_many_tokens_every_picture_has():
     assert done[-1] == 12
     assert torch.equal(told[-1][1], painted)
     for _, so_far in told:
-        assert ((so_far == painted) | (so_far == 0)).all()
+        assert ((so_far == painted) | (so_far == -1)).all()
         assert torch.equal(so_far[fixed >= 0], fixed[fixed >= 0])
 
 
