@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from bisquit.config import Settings, require
 from bisquit.errors import TokenError
+from bisquit.quantizers.base import Quantizer
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,51 @@ class SignsConfig(Settings):
     def of_bits(cls, bits: int) -> Self:
         """Return the default settings with so many bits. Raises ConfigError if they are not 1 to 32."""
         return cls(bits=bits)
+
+
+class SignsQuantizer(Quantizer):
+    """A quantizer whose tokens are signs: latents snap to the corners of a cube about zero."""
+
+    def __init__(self, bits: int, width: int, corner: float) -> None:
+        """corner: the size of each coordinate of a corner. Codes of corners start at unit size."""
+        super().__init__()
+        self.width, self.bits, self.corner = width, bits, corner
+        self.down = nn.Conv2d(width, bits, kernel_size=1)
+        self.up = nn.Conv2d(bits, width, kernel_size=1)
+        nn.init.normal_(self.up.weight, std=1 / (corner * math.sqrt(bits)))
+
+    @torch.no_grad()
+    def tokens_of(self, projected: Tensor) -> Tensor:
+        """Return the tokens (B, h, w) of what `down` makes of latents, (B, bits, h, w)."""
+        return pack_bits(projected >= 0)
+
+    def codes(self, tokens: Tensor, grid: tuple[int, int] | None = None) -> Tensor:
+        """Return the codes (B, width, h, w) of tokens (B, h, w), by default of their own grid.
+
+        Raises ShapeError if they are of another grid than is said, TokenError if one is not in [0, 2**bits).
+        """
+        if grid is not None:
+            self.check_grid(tokens, grid)
+        codes: Tensor = self.up(self.corners(unpack_bits(tokens, self.bits)))
+        return codes
+
+    def corners(self, is_one: Tensor) -> Tensor:
+        """Return the corners of bits, both (B, bits, h, w)."""
+        return torch.where(is_one, self.corner, -self.corner)
+
+    def freeze_encoding(self) -> None:
+        """Have nothing change what decides on tokens; what makes codes of them still learns."""
+        self.down.requires_grad_(False)
+
+    def grow_from(self, other: Quantizer) -> bool:
+        """Become another of this kind of fewer bits: the low bits are its own, others begin without a say in the codes.
+
+        Tokens begin with its bits, and codes are its codes but for rounding. Returns whether it could.
+        """
+        if not isinstance(other, type(self)) or other.width != self.width or not other.bits < self.bits:
+            return False
+        grow_maps(self.down, self.up, other.down, other.up, scale=other.corner / self.corner)
+        return True
 
 
 def pack_bits(is_one: Tensor) -> Tensor:

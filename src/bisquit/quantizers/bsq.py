@@ -13,13 +13,12 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from bisquit.config import require
-from bisquit.quantizers.base import Quantized, Quantizer, straight_through
-from bisquit.quantizers.bits import SignsConfig, entropy_loss, grow_maps, pack_bits, unpack_bits
+from bisquit.quantizers.base import Quantized, straight_through
+from bisquit.quantizers.bits import SignsConfig, SignsQuantizer, entropy_loss, pack_bits
 
 
 @dataclass(frozen=True)
@@ -36,17 +35,12 @@ class BSQConfig(SignsConfig):
         require(self.entropy_temperature > 0, "entropy_temperature", self.entropy_temperature, "above 0")
 
 
-class BSQ(Quantizer):
+class BSQ(SignsQuantizer):
     """Binary spherical quantisation; what it computes is drawn at the top of this module."""
 
     def __init__(self, config: BSQConfig, width: int) -> None:
-        super().__init__()
+        super().__init__(config.bits, width, corner=1 / math.sqrt(config.bits))
         self.config = config
-        self.width = width
-        self.bits = config.bits
-        self.down = nn.Conv2d(width, config.bits, kernel_size=1)
-        self.up = nn.Conv2d(config.bits, width, kernel_size=1)
-        nn.init.normal_(self.up.weight)  # corners are unit vectors, so the codes start at unit size too
 
     def forward(self, latents: Tensor) -> Quantized:
         """Snap latents to the nearest corner of the cube inscribed in the unit sphere.
@@ -57,41 +51,8 @@ class BSQ(Quantizer):
         self.check_latents(latents)
         u = F.normalize(self.down(latents).float(), dim=1)  # (B, bits, h, w)
         is_one = u >= 0
-        codes = self.up(straight_through(self._corners(is_one), u))
+        codes = self.up(straight_through(self.corners(is_one), u))
         return Quantized(pack_bits(is_one), codes, self._entropy_loss(u))
-
-    @torch.no_grad()
-    def tokens_of(self, projected: Tensor) -> Tensor:
-        """Return the tokens (B, h, w) of v (B, bits, h, w)."""
-        return pack_bits(projected >= 0)
-
-    def codes(self, tokens: Tensor, grid: tuple[int, int] | None = None) -> Tensor:
-        """Return the codes (B, width, h, w) of tokens (B, h, w), by default of their own grid.
-
-        Raises ShapeError if they are of another grid than is said, TokenError if one is not in [0, 2**bits).
-        """
-        if grid is not None:
-            self.check_grid(tokens, grid)
-        codes: Tensor = self.up(self._corners(unpack_bits(tokens, self.bits)))
-        return codes
-
-    def freeze_encoding(self) -> None:
-        """Have nothing change what decides on tokens; what makes codes of them still learns."""
-        self.down.requires_grad_(False)
-
-    def grow_from(self, other: Quantizer) -> bool:
-        """Become another BSQ of fewer bits: the low bits are its own, and others begin without a say in the codes.
-
-        Tokens begin with its bits, and codes are its codes but for rounding. Returns whether it could.
-        """
-        if not isinstance(other, BSQ) or other.width != self.width or not other.bits < self.bits:
-            return False
-        grow_maps(self.down, self.up, other.down, other.up, scale=math.sqrt(self.bits / other.bits))
-        return True
-
-    def _corners(self, is_one: Tensor) -> Tensor:
-        scale = 1 / math.sqrt(self.bits)
-        return torch.where(is_one, scale, -scale)
 
     def _entropy_loss(self, u: Tensor) -> Tensor:
         """The chance that bit k of the soft token is one is sigmoid(2 u_k sqrt(bits) / temperature)."""

@@ -10,17 +10,15 @@ Generation", 2023, arXiv:2310.05737, section 3.1. The paper counts zero as -1; h
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from bisquit.config import require
-from bisquit.quantizers.base import Quantized, Quantizer, straight_through
-from bisquit.quantizers.bits import SignsConfig, entropy_loss, grow_maps, pack_bits, unpack_bits
+from bisquit.quantizers.base import Quantized, straight_through
+from bisquit.quantizers.bits import SignsConfig, SignsQuantizer, entropy_loss, pack_bits
 
 
 @dataclass(frozen=True)
@@ -41,17 +39,12 @@ class LFQConfig(SignsConfig):
         require(self.commitment_weight >= 0, "commitment_weight", self.commitment_weight, "at least 0")
 
 
-class LFQ(Quantizer):
+class LFQ(SignsQuantizer):
     """Lookup-free quantisation; what it computes is drawn at the top of this module."""
 
     def __init__(self, config: LFQConfig, width: int) -> None:
-        super().__init__()
+        super().__init__(config.bits, width, corner=1.0)
         self.config = config
-        self.width = width
-        self.bits = config.bits
-        self.down = nn.Conv2d(width, config.bits, kernel_size=1)
-        self.up = nn.Conv2d(config.bits, width, kernel_size=1)
-        nn.init.normal_(self.up.weight, std=1 / math.sqrt(config.bits))  # so the codes start at unit size
 
     def forward(self, latents: Tensor) -> Quantized:
         """Snap latents to the nearest corner of the cube of side 2.
@@ -62,41 +55,8 @@ class LFQ(Quantizer):
         self.check_latents(latents)
         v = self.down(latents).float()  # (B, bits, h, w)
         is_one = v >= 0
-        corners = self._corners(is_one)
+        corners = self.corners(is_one)
         return Quantized(pack_bits(is_one), self.up(straight_through(corners, v)), self._loss(v, corners))
-
-    @torch.no_grad()
-    def tokens_of(self, projected: Tensor) -> Tensor:
-        """Return the tokens (B, h, w) of v (B, bits, h, w)."""
-        return pack_bits(projected >= 0)
-
-    def codes(self, tokens: Tensor, grid: tuple[int, int] | None = None) -> Tensor:
-        """Return the codes (B, width, h, w) of tokens (B, h, w), by default of their own grid.
-
-        Raises ShapeError if they are of another grid than is said, TokenError if one is not in [0, 2**bits).
-        """
-        if grid is not None:
-            self.check_grid(tokens, grid)
-        codes: Tensor = self.up(self._corners(unpack_bits(tokens, self.bits)))
-        return codes
-
-    def freeze_encoding(self) -> None:
-        """Have nothing change what decides on tokens; what makes codes of them still learns."""
-        self.down.requires_grad_(False)
-
-    def grow_from(self, other: Quantizer) -> bool:
-        """Become another LFQ of fewer bits: the low bits are its own, and others begin without a say in the codes.
-
-        Tokens begin with its bits, and codes are its codes but for rounding. Returns whether it could.
-        """
-        if not isinstance(other, LFQ) or other.width != self.width or not other.bits < self.bits:
-            return False
-        grow_maps(self.down, self.up, other.down, other.up)
-        return True
-
-    @staticmethod
-    def _corners(is_one: Tensor) -> Tensor:
-        return torch.where(is_one, 1.0, -1.0)
 
     def _loss(self, v: Tensor, corners: Tensor) -> Tensor:
         """Return the weighted entropy and commitment terms of the loss.
