@@ -66,6 +66,7 @@ def main() -> None:
             raise ModelError(f"the prior of {options.run} is not over the tokens of {options.over}")
         if SHARED_TOKENIZERS.get(options.name, options.name) != options.over:
             raise ModelError(f"SHARED_TOKENIZERS does not say that {options.name} is over {options.over}: add it first")
+        made_by = commands_on_card((WEIGHTS / options.over / "README.md").read_text())
     else:
         tokenizer_run = options.tokenizer_run or options.run.parent / "tokenizer"
         tokenizer, made_by = load(tokenizer_run).tokenizer, history(tokenizer_run)
@@ -87,6 +88,11 @@ def ship_tokenizer(options: argparse.Namespace) -> None:
     figures = measure(options.name, options.frames, options.valid_frames)
     record, commands = RunRecord.load(options.tokenizer_run), history(options.tokenizer_run)
     (folder / "README.md").write_text(card(options.name, record, commands, tokenizer, figures))
+
+
+def commands_on_card(card: str) -> list[str]:
+    """Return the commands on a model's card that trained its tokenizer."""
+    return [line.strip() for line in card.splitlines() if line.strip().startswith("bisquit train tokenizer ")]
 
 
 def encode_alike(one: Tokenizer, other: Tokenizer) -> bool:

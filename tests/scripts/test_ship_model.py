@@ -59,6 +59,13 @@ def test_a_run_that_was_stopped_says_so_and_its_snapshots_are_its_own(tmp_path: 
     ]
 
 
+def test_a_prior_over_a_shipped_tokenizer_keeps_what_trained_that_one() -> None:
+    card = (ship_model.WEIGHTS / "best" / "README.md").read_text()
+    commands = ship_model.commands_on_card(card)
+    assert commands
+    assert all(command.startswith("bisquit train tokenizer --preset best") for command in commands)
+
+
 def test_flags_say_what_differs() -> None:
     preset = {"a_b": 1, "inner": {"flip": True, "loud": False, "steps": [1]}}
     assert ship_model.changed_flags(preset, preset) == []
