@@ -150,12 +150,31 @@ def test_a_mixture_of_two_scenes_is_blended_and_its_ends_are_not(end: np.ndarray
     assert not is_blended(Moment(0, start, None, end))
 
 
-def test_no_frame_of_a_fast_pan_is_blended():
+@pytest.mark.parametrize("step", [1, 2, 4, 8, 16, 48])
+def test_no_frame_of_a_camera_that_pans_is_blended(step: int):
     wide = np.concatenate([scene(seed) for seed in range(4)], axis=1)
-    for step in (12, 24, 48):
-        for left in range(step, 4 * 96 - 96 - step, 30):
-            before, frame, after = (wide[:, at : at + 96] for at in (left - step, left, left + step))
-            assert not is_blended(Moment(0, frame, before, after)), (step, left)
+    for left in range(step, 4 * 96 - 96 - step, 30):
+        before, frame, after = (wide[:, at : at + 96] for at in (left - step, left, left + step))
+        assert not is_blended(Moment(0, frame, before, after)), left
+
+
+def test_no_frame_of_a_camera_that_nears_is_blended():
+    for seed in range(20):
+        image = Image.fromarray(scene(seed))
+        boxes = [(edge * 1.5, edge, 96 - edge * 1.5, 64 - edge) for edge in (2, 5, 8)]
+        before, frame, after = (np.asarray(image.resize((96, 64), Image.Resampling.BICUBIC, box=box)) for box in boxes)
+        assert not is_blended(Moment(0, frame, before, after)), seed
+
+
+def test_cross_fades_of_a_moving_camera_are_blended():
+    wide = [np.concatenate([scene(seed), scene(seed + 1)], axis=1) for seed in (0, 2)]
+    moments = []
+    for left in range(2, 90, 8):
+        views = [[picture[:, at : at + 96].astype(float) for at in (left - 2, left, left + 2)] for picture in wide]
+        mixed = [(1 - share) * one + share * other for share, one, other in zip((0.3, 0.5, 0.7), *views, strict=True)]
+        before, frame, after = (picture.round().astype(np.uint8) for picture in mixed)
+        moments.append(Moment(0, frame, before, after))
+    assert all(map(is_blended, moments))
 
 
 def test_no_bundled_frame_is_blank():
@@ -264,6 +283,13 @@ def test_a_folder_of_something_else_is_not_added_to(shots: Callable[..., Path], 
 def test_hidden_names_give_folders_that_are_read(shots: Callable[..., Path], tmp_path: Path):
     import_recordings([shots("__shots", [scene(0)])], tmp_path / "out", config(), class_name="lava")
     assert load_frames(tmp_path / "out").names == ("lava/shots/000000.png",)
+
+
+def test_a_folder_inside_of_its_own_source_is_refused(shots: Callable[..., Path]):
+    folder = shots("lava", [scene(0)])
+    with pytest.raises(FrameError, match="name a folder elsewhere"):
+        import_recordings([folder], folder / "out", config())
+    assert not (folder / "out").exists()
 
 
 @pytest.mark.parametrize("name", ["", "..", "a/b", ".lava", "__lava"])

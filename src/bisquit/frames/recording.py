@@ -7,8 +7,8 @@
 What is left out, in this order:
 
 - blank: nearly all pixels are of nearly one colour, as in black frames and empty screens;
-- blended: what is seen shortly before and after differs, and the frame is about a mean of the two, as in a cross-fade,
-  a fade to black, or a cut in the middle of a frame;
+- blended: what is seen shortly before and after differs, no motion of the camera explains how, and the frame is about a
+  mean of the two, as in a cross-fade, a fade to black, or a cut in the middle of a frame;
 - alike: it differs by little from the last one that was taken;
 - between: it lies in the gap that parts two sequences.
 
@@ -47,6 +47,8 @@ BLANK_SHARE, BLANK_RANGE = 0.95, 15
 BLEND_SPAN, BLEND_ENDS, BLEND_REST = 0.08, 0.1, 0.3
 """A frame is blended if what is before and after differ by this root mean square at least, and if their nearest
 mixture, of which either is this share at least, misses it by less than this share of how they differ."""
+MOTION_REST = 0.7
+"""It is not blended but moved if the best motion of the camera leaves less than this share of how they differ."""
 GAP_S = 5.0
 """Seconds that are left out between two sequences."""
 
@@ -134,17 +136,24 @@ def _plans(sources: Sequence[Path], output: Path, class_name: str | None, config
             raise FrameError(f"{source} does not exist: give a video, or a folder of pictures")
         if source.resolve() in known:
             raise FrameError(f"{source} is in {output} already, or given twice: its frames would be there twice")
+        if output.resolve().is_relative_to(source.resolve()):
+            raise FrameError(f"{output} lies in {source}, of whose pictures its own would be: name a folder elsewhere")
         known.add(source.resolve())
         own_name = source.resolve().name if source.is_dir() else source.stem
         name = own_name if class_name is None else class_name
         if not can_name_folder(name):
             raise ConfigError(f"the class {name!r} cannot name a folder: pass another as --class")
-        folder = output / name / (own_name.lstrip("._") or "recording")
-        number = 2
-        while folder.exists() or any(plan.folder == folder for plan in plans):
-            folder, number = output / name / f"{own_name.lstrip('._')}-{number}", number + 1
-        plans.append(Plan(source, name, folder))
+        taken = {plan.folder for plan in plans}
+        plans.append(Plan(source, name, _free_folder(output / name, own_name.lstrip("._") or "recording", taken)))
     return plans
+
+
+def _free_folder(parent: Path, name: str, taken: set[Path]) -> Path:
+    """Return a folder of this name, or of one with a number, that is neither there nor taken."""
+    folder, number = parent / name, 2
+    while folder.exists() or folder in taken:
+        folder, number = parent / f"{name}-{number}", number + 1
+    return folder
 
 
 def _sources_in(output: Path, config: ImportConfig) -> set[Path]:
@@ -162,7 +171,9 @@ def _sources_in(output: Path, config: ImportConfig) -> set[Path]:
                 sources.add(Path(row["source"]))
                 _check_size(folder / row["file_name"], config)
         if not own[folder]:
-            raise FrameError(f"{output} holds {path.name}, which no import has written: name a new folder")
+            raise FrameError(
+                f"{output} holds {path.relative_to(output)}, which no import has written: name a new folder"
+            )
     return sources
 
 
@@ -307,7 +318,24 @@ def is_blended(moment: Moment) -> bool:
         return False
     share = float(np.sum((frame - before) * way)) / squares
     rest = frame - before - share * way
-    return BLEND_ENDS < share < 1 - BLEND_ENDS and float(np.sum(rest * rest)) < BLEND_REST**2 * squares
+    if not BLEND_ENDS < share < 1 - BLEND_ENDS or float(np.sum(rest * rest)) >= BLEND_REST**2 * squares:
+        return False
+    return _motion_rest(frame, way) >= MOTION_REST
+
+
+def _motion_rest(frame: np.ndarray, change: np.ndarray) -> float:
+    """Return the share of a change, float (h, w, 3), that no affine motion of a frame explains.
+
+    A motion changes pixels by the slopes of the picture times its velocities (Lucas and Kanade 1981), which here are
+    affine in rows and columns, by least squares.
+    """
+    height, width, _ = frame.shape
+    rows, columns = np.linspace(-1, 1, height)[:, None, None], np.linspace(-1, 1, width)[None, :, None]
+    slopes = np.gradient(frame, axis=(0, 1))
+    motions = [(slope * velocity).ravel() for slope in slopes for velocity in (1.0, rows, columns)]
+    basis = np.stack(motions, axis=1)
+    fitted = basis @ np.linalg.lstsq(basis, change.ravel(), rcond=None)[0]
+    return float(np.linalg.norm(change.ravel() - fitted) / np.linalg.norm(change))
 
 
 def _thumbnail(frame: np.ndarray) -> np.ndarray:
