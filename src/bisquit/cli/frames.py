@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from bisquit.cli.options import OUTPUT, FrameSize, progress_bar, report_skipped
+from bisquit.cli.options import OUTPUT, FrameSize, progress_bar
 from bisquit.frames.recording import ImportConfig, import_recordings, left_out
 
 _TEXTS = ImportConfig.descriptions()
@@ -73,6 +73,7 @@ def import_(
     config = ImportConfig(every_s, size, least_change, sequence_s)
     with progress_bar("importing frames") as progress:
         found = import_recordings(sources, output, config, class_name=class_name, skip_bad=skip_bad, progress=progress)
-    report_skipped(found.skipped)
+    if found.skipped:
+        click.echo(f"not read, or not to the end: {', '.join(found.skipped)}", err=True)
     sequences = "1 sequence" if found.sequences == 1 else f"{found.sequences:,} sequences"
     click.echo(f"{found.taken:,} frames of {sequences} in {output}; left out: {left_out(found) or 'none'}")
