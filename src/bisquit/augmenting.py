@@ -26,13 +26,12 @@ from bisquit.engine import Backend, Precision
 from bisquit.errors import ConditionError, FrameError, ModelError
 from bisquit.evaluation.neighbours import nearest
 from bisquit.frames import FrameSet, encode_png
-from bisquit.frames.listing import PARQUET_SUFFIX
+from bisquit.frames.listing import METADATA_NAME, PARQUET_SUFFIX, can_name_folder
 from bisquit.generate import Pipeline
 from bisquit.progress import Progress, share_of
 from bisquit.sampling import SamplingConfig
 from bisquit.seeds import derive_seed
 
-METADATA_FILE = "metadata.csv"
 PROVENANCE = {
     "track": pa.string(),
     "seed": pa.int64(),
@@ -168,7 +167,7 @@ def write_pictures(pictures: Iterator[Painted], output: Path, source: dict[str, 
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise FrameError(f"{output} is not empty: name a new folder, or a file that ends in {PARQUET_SUFFIX}")
     written = 0
-    with atomic_file(output / METADATA_FILE) as partial, partial.open("w", encoding="utf-8", newline="") as file:
+    with atomic_file(output / METADATA_NAME) as partial, partial.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, ["file_name", *PROVENANCE, *source])
         writer.writeheader()
         for picture in pictures:
@@ -181,8 +180,8 @@ def write_pictures(pictures: Iterator[Painted], output: Path, source: dict[str, 
 
 
 def _folder_name(class_name: str) -> str:
-    """Return a class's name. Raises FrameError if it leads out of the folder that it is to name."""
-    if class_name in ("", ".", "..") or any(mark in class_name for mark in "/\\\0:"):
+    """Return a class's name. Raises FrameError if it leads out of the folder that it is to name, or would hide it."""
+    if not can_name_folder(class_name):
         raise FrameError(f"the class {class_name!r} cannot name a folder: write a file that ends in {PARQUET_SUFFIX}")
     return class_name
 

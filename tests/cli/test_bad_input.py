@@ -138,7 +138,7 @@ def test_settings_that_are_no_numbers(run: Run, trained: Trained, tmp_path: Path
     assert_refused(run(*sample, "--device", "abacus"), "abacus")
 
 
-@pytest.mark.parametrize("verb", ["tokenize", "train", "sample", "evaluate"])
+@pytest.mark.parametrize("verb", ["frames", "tokenize", "train", "sample", "evaluate"])
 def test_a_full_disk_leaves_nothing_half_written(verb: str, trained: Trained, frame_folder: Path, tmp_path: Path):
     """A limit on the size of files, the nearest to a full disk that any user can set, stops the writing half-way."""
     program = (
@@ -150,6 +150,7 @@ def test_a_full_disk_leaves_nothing_half_written(verb: str, trained: Trained, fr
     )
     output = tmp_path / {"sample": "sheet.png"}.get(verb, "output")
     arguments = {
+        "frames": ("import", frame_folder, "-o", output),
         "tokenize": ("--tokenizer", trained.tokenizer, "--frames", frame_folder, "-o", output),
         "train": ("tokenizer", "--preset", "demo", "--frames", frame_folder, "--out", output, *TINY),
         "sample": ("--model", trained.model, "-o", output),

@@ -11,6 +11,7 @@ import click
 from bisquit.errors import BisquitError, RunStopped
 
 VERBS = {
+    "frames": ("bisquit.cli.frames", "Take frames to train on from videos and screenshots."),
     "train": ("bisquit.cli.train", "Train a tokenizer, a prior over its tokens, or a network of features."),
     "tokenize": ("bisquit.cli.tokenize", "Turn a set of frames into a file of tokens."),
     "sample": ("bisquit.cli.sample", "Paint new frames."),
@@ -23,6 +24,7 @@ VERBS = {
     "evaluate": ("bisquit.cli.evaluate", "Measure a model on frames."),
     "view": ("bisquit.cli.view", "Show what a model finds odd in a picture, and what a token looks at."),
     "info": ("bisquit.cli.info", "Say what is in a model, a file of tokens or a set of frames."),
+    "doctor": ("bisquit.cli.doctor", "Say what of bisquit works on this machine, and what the rest needs."),
 }
 
 

@@ -50,12 +50,17 @@ def list_files(source: str | os.PathLike[str]) -> Listing:
         return _bundled(text)
     path = Path(os.path.normpath(Path(text).expanduser()))
     if path.is_dir():
-        return _sort_out(text, path, _visible_files(path), with_metadata=True)
+        return _sort_out(text, path, visible_files(path), with_metadata=True)
     if path.is_file():
         return _sort_out(text, path.parent, [path])
     if glob.has_magic(text):
         return _sort_out(text, _fixed_part(path), _matches(path))
     raise FrameError(f"{text} does not exist: give a Parquet file, a folder, a glob, or bundled")
+
+
+def can_name_folder(name: str) -> bool:
+    """Whether a folder of this name is found again: within the folder that it is in, and not passed over as hidden."""
+    return bool(name) and not name.startswith((".", "__")) and not any(mark in name for mark in "/\\\0:")
 
 
 def _bundled(text: str) -> Listing:
@@ -81,7 +86,8 @@ def _sort_out(source: str, root: Path, paths: Iterable[Path], *, with_metadata: 
     return Listing(root, parquet, pictures, metadata)
 
 
-def _visible_files(folder: Path) -> Iterator[Path]:
+def visible_files(folder: Path) -> Iterator[Path]:
+    """Yield the files of a folder, to any depth, but for those that are hidden, or in hidden folders."""
     for parent, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith((".", "__"))]
         yield from (Path(parent, name) for name in files if not name.startswith("."))
@@ -90,7 +96,7 @@ def _visible_files(folder: Path) -> Iterator[Path]:
 def _matches(pattern: Path) -> Iterator[Path]:
     for match in map(Path, glob.glob(str(pattern), recursive=True)):
         if match.is_dir():
-            yield from _visible_files(match)
+            yield from visible_files(match)
         else:
             yield match
 

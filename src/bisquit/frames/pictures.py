@@ -48,6 +48,20 @@ def write_frame(frame: np.ndarray, path: str | os.PathLike[str]) -> None:
         raise FrameError(f"cannot write {path}: {error.strerror or error}") from error
 
 
+def fit_frame(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Return the middle of a frame, uint8 (H, W, 3), cropped to the aspect of `size` (height, width) and resized to it.
+
+    As much as can be is kept; resized with a Lanczos filter, as elsewhere. Raises ShapeError for another array.
+    """
+    check_frames(frame, "frame", "(H, W, 3)")
+    height, width = size
+    scale = min(frame.shape[0] / height, frame.shape[1] / width)
+    top, left = (frame.shape[0] - scale * height) / 2, (frame.shape[1] - scale * width) / 2
+    right, bottom = min(left + scale * width, frame.shape[1]), min(top + scale * height, frame.shape[0])
+    middle = (left, top, right, bottom)
+    return np.array(Image.fromarray(frame).resize((width, height), Image.Resampling.LANCZOS, box=middle))
+
+
 def encode_png(frame: np.ndarray) -> bytes:
     """Return a frame, uint8 (H, W, 3) RGB, as the bytes of a PNG file. Raises ShapeError for another array."""
     check_frames(frame, "frame", "(H, W, 3)")
