@@ -50,7 +50,7 @@ What is not painted yet is grey, or as coarse as the scales so far have it.
 Asked = str | Sequence[str] | None
 """The name of a class, or a prompt: one for all pictures, or one for each; None for neither."""
 
-LADDER = {"best": 0}
+LADDER = {"low": 0, "best": 45}
 """The models that ship with which pictures are compressed, coarse to fine, and from which quality on each is."""
 EDITS = "best"
 """The model that ships with which pictures are edited."""
