@@ -33,7 +33,7 @@ from bisquit.record import RECORD_FILE, RunRecord
 from bisquit.tokenizer import Tokenizer
 from bisquit.training import PriorRecipe
 
-OF_THE_DATA = ("condition_size",)  # settings that no flag is for
+OF_THE_DATA = ("condition_size",)  # settings that no flag is for; nor is one for lists of lists, a pyramid's scales
 WEIGHTS = Path(__file__).resolve().parent.parent / "src" / "bisquit" / "weights"
 
 
@@ -159,7 +159,7 @@ def changed_flags(recipe: Mapping[str, Any], preset: Mapping[str, Any]) -> list[
             flags += changed_flags(value, default_quantizer(value["kind"], bits).to_dict())
         elif isinstance(value, dict):
             flags += changed_flags(value, preset[name])
-        elif name in OF_THE_DATA:
+        elif name in OF_THE_DATA or (isinstance(value, list) and any(isinstance(part, list) for part in value)):
             continue
         elif value != preset[name] and not (isinstance(value, list) and tuple(value) == tuple(preset[name])):
             flag = name.replace("_", "-")

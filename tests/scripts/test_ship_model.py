@@ -43,6 +43,11 @@ def test_the_commands_name_a_shipped_model_to_start_from_and_captions_but_nothin
 
 def test_the_commands_name_another_kind_of_prior_than_the_presets(tmp_path: Path) -> None:
     recipe = get_preset("small").prior
+    pyramid = recipe.replace(prior=of_kind(recipe.prior, "pyramid").replace(scales=((1, 1), (2, 2))))
+    RunRecord("prior", "small", pyramid.to_dict(), {}, "bf16", {}, {"frames": "any"}, True).save(tmp_path / "scaled")
+    assert ship_model.history(tmp_path / "scaled") == [
+        "bisquit train prior --preset small --prior pyramid --frames FRAMES --out scaled"
+    ]
     other = recipe.replace(prior=of_kind(recipe.prior, "parts").replace(parts=5))
     RunRecord("prior", "small", other.to_dict(), {}, "bf16", {}, {"frames": "any"}, True).save(tmp_path / "new")
     assert ship_model.history(tmp_path / "new") == [

@@ -125,9 +125,7 @@ class GraphedPrior(SequentialPrior):
         what is in doubt stays. Raises what `sample` does.
         """
         settings = settings or SamplingConfig()
-        if given is None:
-            given = torch.full((len(numbers), *self.grid), -1)
-        check_given(given, self, len(numbers))
+        given = check_given(given, self, len(numbers))
         device, row = self.inner.start_vector.device, self.grid[1]
         tokens = given.to(device, copy=True).clamp_(min=0)
         flat, is_given = tokens.view(len(numbers), self.length), given.flatten(1).to(device) >= 0

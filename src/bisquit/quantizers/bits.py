@@ -77,6 +77,7 @@ class SignsQuantizer(Quantizer):
         """Have nothing change what decides on tokens; what makes codes of them still learns."""
         self.down.requires_grad_(False)
 
+    @torch.no_grad()
     def grow_from(self, other: Quantizer) -> bool:
         """Become another of this kind of fewer bits: the low bits are its own, others begin without a say in the codes.
 
@@ -84,7 +85,12 @@ class SignsQuantizer(Quantizer):
         """
         if not isinstance(other, type(self)) or other.width != self.width or not other.bits < self.bits:
             return False
-        grow_maps(self.down, self.up, other.down, other.up, scale=other.corner / self.corner)
+        down, up, others_up = self.down.state_dict(), self.up.state_dict(), other.up.state_dict()
+        for name, array in other.down.state_dict().items():
+            down[name][: other.bits] = array
+        up["weight"].zero_()
+        up["weight"][:, : other.bits] = others_up["weight"] * (other.corner / self.corner)  # of corners of another size
+        up["bias"].copy_(others_up["bias"])
         return True
 
 
@@ -143,18 +149,3 @@ def joint_entropy(log_odds: Tensor) -> Tensor:
     log_chances = F.logsigmoid(log_odds) @ ones.T + F.logsigmoid(-log_odds) @ zeros.T  # (N, 2**g)
     mean = log_chances.exp().mean(dim=0)
     return -torch.xlogy(mean, mean).sum() / math.log(2)
-
-
-@torch.no_grad()
-def grow_maps(down: nn.Conv2d, up: nn.Conv2d, fewer_down: nn.Conv2d, fewer_up: nn.Conv2d, scale: float = 1.0) -> None:
-    """Have the maps to bits and from them begin as those of fewer bits; further bits have no say in the codes yet.
-
-    The low bits are then the others' bits. scale: how much smaller the number is that stands for a bit now.
-    """
-    bits = fewer_down.out_channels
-    own, own_back, back = down.state_dict(), up.state_dict(), fewer_up.state_dict()
-    for name, array in fewer_down.state_dict().items():
-        own[name][:bits] = array
-    own_back["weight"].zero_()
-    own_back["weight"][:, :bits] = back["weight"] * scale
-    own_back["bias"].copy_(back["bias"])

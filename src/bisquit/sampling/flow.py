@@ -26,7 +26,7 @@ from bisquit.errors import ConfigError, ShapeError
 from bisquit.priors import FlowPrior
 from bisquit.priors.flow import to_corners
 from bisquit.quantizers.bits import pack_bits
-from bisquit.sampling.guidance import guided
+from bisquit.sampling.guidance import guided, nowhere_to_lead
 from bisquit.sampling.races import picture_seed, require_finite
 from bisquit.sampling.sequential import check_given
 from bisquit.sampling.settings import SamplingConfig
@@ -67,9 +67,7 @@ def sample_flow(
     settings = settings or SamplingConfig()
     prior.eval()
     batch = len(numbers)
-    if given is None:
-        given = torch.full((batch, *prior.grid), -1)
-    check_given(given, prior, batch)
+    given = check_given(given, prior, batch)
     _check_start(start, strength, prior, batch)
     told = _told(prior, condition, batch, settings)
 
@@ -157,9 +155,7 @@ def _told(prior: FlowPrior, condition: Tensor | None, batch: int, settings: Samp
         )
     if condition is None:
         if settings.guidance != 1:
-            raise ConfigError(
-                f"guidance is {settings.guidance}: it leads towards a class or a prompt, and none is given"
-            )
+            raise nowhere_to_lead(settings)
         return torch.zeros(batch, 1, prior.condition_size)
     prior.check_condition(condition, batch)
     own = condition.cpu().unsqueeze(1)

@@ -55,9 +55,7 @@ def sample_masked(
     prior.eval()
     batch, length = len(numbers), prior.length
     require(settings.steps <= length, "steps", settings.steps, f"at most {length}, the tokens of a picture")
-    if given is None:
-        given = torch.full((batch, *prior.grid), -1)
-    check_given(given, prior, batch)
+    given = check_given(given, prior, batch)
     if condition is not None:
         prior.check_condition(condition, batch)
     elif settings.guidance != 1:

@@ -38,9 +38,7 @@ def sample_pyramid(
     settings = settings or SamplingConfig()
     prior.eval()
     batch = len(numbers)
-    if given is None:
-        given = torch.full((batch, *prior.grid), -1)
-    check_given(given, prior, batch)
+    given = check_given(given, prior, batch)
     ways = both_ways(settings, path, guide)
     appeals = Appeals(prior, settings, path, guide)
     generators = [torch.Generator().manual_seed(picture_seed(seed, number)) for number in numbers]

@@ -42,9 +42,7 @@ def sample(
     settings = settings or SamplingConfig()
     prior.eval()
     batch = len(numbers)
-    if given is None:
-        given = torch.full((batch, *prior.grid), -1)
-    check_given(given, prior, batch)
+    given = check_given(given, prior, batch)
     ways = both_ways(settings, path, guide)
     path = None if path is None else path.to("cpu")
     noise = Noise(seed, numbers, prior.grid[1] * prior.parts, prior.symbols)
@@ -72,10 +70,16 @@ def sample(
     return prior.to_tokens(steps, path)
 
 
-def check_given(given: Tensor, prior: Prior, batch: int) -> None:
-    """Raise ShapeError unless `given` is int64 (batch, h, w) on the prior's grid, TokenError for no code and not -1."""
+def check_given(given: Tensor | None, prior: Prior, batch: int) -> Tensor:
+    """Return what is given, int64 (batch, h, w), -1 where a token is to be painted: everywhere, if it is None.
+
+    Raises ShapeError unless it is so on the prior's grid, TokenError for what is no code and not -1.
+    """
+    if given is None:
+        return torch.full((batch, *prior.grid), -1)
     if len(given) != batch:
         raise ShapeError(f"{len(given)} pictures are given for {batch}")
     prior.check(given.clamp_min(0) if given.dtype == torch.int64 else given)
     if (given < -1).any():
         raise TokenError(f"a given token is {int(given.min())}: a code, or -1 where one is to be painted")
+    return given
