@@ -2,11 +2,12 @@
 
     python benchmarks/codec.py --frames FRAMES/valid-00.parquet [--count 100] [--model best]
 
-Every codec at many settings (`other_codecs`), also on pictures of half and a third of the size, enlarged again: hours
-on all frames. What a setting gives is measured once for the same frames, models and code, and kept in --record beside
-the page, so that a run that was stopped goes on, in another checkout too; --count takes as many frames, evenly spread,
-and --others measures the other codecs alone. Then the times of encoding and decoding, in alternation. docs/codec.md
-and its pictures are written anew, and the last line is one JSON object with the BD-rates.
+Every codec at many settings (`other_codecs`), also on pictures of half and a third of the size, enlarged again: an hour
+or more on all frames. Settings of the others are tried on some frames first, and those go no further that another size
+of picture beats in everything there. What a setting gives is measured once for the same frames, models and code, and
+kept in --record beside the page, so that a run that was stopped goes on, in another checkout too; --count takes as many
+frames, evenly spread, and --others measures the other codecs alone. Then the times of encoding and decoding, in
+alternation. docs/codec.md and its pictures are written anew, and the last line is one JSON object with the BD-rates.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import hashlib
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -45,7 +46,9 @@ QUALITIES = (0, 10, 20, 30, 40, 50, 60, 70, 80, BEST_QUALITY)
 BATCH = 64
 FEWEST_BYTES, MOST_BYTES = 200, 800
 MEASURES = {"psnr_db": "PSNR", "ssim": "SSIM", "ms_ssim": "MS-SSIM"}
-MOST_MEASURED = 1200  # bytes: of settings in order of quality, none is measured after the first that takes more
+TRIED = 64  # frames, evenly spread, that the others' settings are tried on
+MOST_TRIED = 1200  # bytes: of settings in order of quality, none is tried after the first that takes more
+MARGIN = 0.05  # by how much fewer bytes another size of picture must do with in the trial
 SHOWN = 5  # frames on the sheet
 
 Result = dict[str, float]
@@ -77,22 +80,15 @@ def main() -> None:
     """Measure what is not measured yet, then write the page."""
     options = parse()
     frames = load_frames(options.frames)
-    rows = np.arange(len(frames))
-    if options.count:
-        rows = np.unique(np.linspace(0, len(frames) - 1, options.count).astype(np.int64))
-    pixels = frames[rows]
+    pixels = frames[evenly(len(frames), options.count or len(frames))]
     ours = load_codec(options.model)
-    points = [*other_points()] if options.others else [*our_points(ours), *other_points()]
-    record = Record(options.record, hashlib.sha256(pixels.tobytes()).hexdigest()[:16], points)
+    trial = Record(options.record.with_stem(f"{options.record.stem}-trial"), pixels[evenly(len(pixels), TRIED)])
+    points = [*(() if options.others else our_points(ours)), *worth_measuring(other_points(), trial)]
+    record = Record(options.record, pixels, points)
     results: dict[str, dict[str, Result]] = {}
-    enough: set[str] = set()
     for number, point in enumerate(points, 1):
-        if point.ladder in enough:
-            continue
         print(f"{number} of {len(points)}: {point.label}", flush=True)
-        result = results.setdefault(point.codec, {})[point.label] = record.measured(point, pixels)
-        if result["file_bytes"] > MOST_MEASURED:
-            enough.add(point.ladder)
+        results.setdefault(point.codec, {})[point.label] = record.measured(point)
     if options.others:
         finish({"frames": len(pixels), "settings": len(points), "machine": machine("pillow", "pillow-jxl-plugin")})
         return
@@ -164,21 +160,58 @@ def other_points() -> Iterator[Point]:
 class Record:
     """What was measured of settings on the same frames, kept in a file; of ours, those that are still there."""
 
-    def __init__(self, path: Path, frames: str, points: Sequence[Point]) -> None:
-        """frames: what names them. Figures of other frames are not taken, and are written over."""
+    def __init__(self, path: Path, frames: np.ndarray, points: Sequence[Point] = ()) -> None:
+        """frames: uint8 (N, H, W, 3). Figures of other frames are not taken, and are written over."""
         self.path, self.frames = path, frames
+        self.name = hashlib.sha256(frames.tobytes()).hexdigest()[:16]
         kept = json.loads(path.read_text()) if path.exists() else {}
-        found: dict[str, Result] = kept.get("settings", {}) if kept.get("frames") == frames else {}
+        found: dict[str, Result] = kept.get("settings", {}) if kept.get("frames") == self.name else {}
         others = {label: result for label, result in found.items() if not label.startswith(OURS)}
         self.settings = others | {point.label: found[point.label] for point in points if point.label in found}
 
-    def measured(self, point: Point, frames: np.ndarray) -> Result:
+    def measured(self, point: Point) -> Result:
         """Return a setting's figures, measured if they are not kept yet."""
         if point.label not in self.settings:
-            self.settings[point.label] = measured(point, frames)
+            self.settings[point.label] = measured(point, self.frames)
             with atomic_file(self.path) as partial:
-                partial.write_text(json.dumps({"frames": self.frames, "settings": self.settings}, indent=1) + "\n")
+                partial.write_text(json.dumps({"frames": self.name, "settings": self.settings}, indent=1) + "\n")
         return self.settings[point.label]
+
+
+def evenly(of: int, count: int) -> np.ndarray:
+    """Return the rows of `count` frames, evenly spread over `of`."""
+    return np.unique(np.linspace(0, of - 1, min(count, of)).astype(np.int64))
+
+
+def worth_measuring(points: Iterable[Point], trial: Record) -> list[Point]:
+    """Return the settings that may lie on their codec's curve, by what they give of the frames of a trial."""
+    ladders: dict[str, dict[str, dict[str, Result]]] = {}
+    tried = []
+    for point in points:
+        ladder = ladders.setdefault(point.codec, {}).setdefault(point.ladder, {})
+        if all(result["file_bytes"] <= MOST_TRIED for result in ladder.values()):
+            ladder[point.label] = trial.measured(point)
+            tried.append(point)
+    return [
+        point
+        for point in tried
+        if not is_beaten(
+            ladders[point.codec][point.ladder][point.label],
+            [ladder for name, ladder in ladders[point.codec].items() if name != point.ladder and len(ladder) > 1],
+        )
+    ]
+
+
+def is_beaten(result: Result, ladders: Sequence[Mapping[str, Result]]) -> bool:
+    """Whether some of the ladders give no less in every measure, for bytes that are fewer by a margin, however told."""
+    return all(
+        any(
+            curve(ladder, measure, size).log_bytes_at(np.array([result[measure]]))[0] < np.log(result[size]) - MARGIN
+            for ladder in ladders
+        )
+        for measure in MEASURES
+        for size in ("file_bytes", "payload_bytes")
+    )
 
 
 def measured(point: Point, frames: np.ndarray) -> Result:
@@ -326,9 +359,10 @@ Bytes against quality on {count:,} frames of races that no model has seen, whole
 ![Curves](images/codec.png)
 
 JPEG with optimised tables, WebP at method 6, AVIF at its slowest, JPEG XL at effort 9; each also with pictures of half
-and a third of the size, enlarged again, of which a curve takes the best. How many bytes more (+) or fewer (−) the codec
-needs for the same quality (BD-rate, between {FEWEST_BYTES} and {MOST_BYTES} bytes; a dash: it does not reach their
-best):
+and a third of the size, enlarged again, of which a curve takes the best. (Settings that another size of picture beats
+in every measure by {MARGIN:.0%} of the bytes, on {TRIED} of the frames, were not measured on all.) How many bytes more
+(+) or fewer (−) the codec needs for the same quality (BD-rate, between {FEWEST_BYTES} and {MOST_BYTES} bytes; a dash:
+it does not reach their best):
 
 | against | {" | ".join(MEASURES.values())} |
 | --- |{" --- |" * len(MEASURES)}

@@ -40,24 +40,37 @@ def test_a_setting_is_measured_once(frames: np.ndarray, tmp_path) -> None:
 
     point, ours = codec.Point("any", "any-1", "", store), codec.Point(codec.OURS, f"{codec.OURS}-old", "", store)
     path = tmp_path / "docs" / "record.json"
-    record = codec.Record(path, "these", [point, ours])
-    first = record.measured(point, frames)
+    record = codec.Record(path, frames, [point, ours])
+    first = record.measured(point)
     assert (first["file_bytes"], first["payload_bytes"]) == (5, 3)
     assert first["ssim"] == pytest.approx(1)
-    assert record.measured(point, frames) == first
-    assert record.measured(ours, frames) == first
+    assert record.measured(point) == first
+    assert record.measured(ours) == first
     assert calls == [3, 3]
-    kept = codec.Record(path, "these", [ours])
-    assert kept.measured(point, frames) == first
-    assert kept.measured(ours, frames) == first
+    kept = codec.Record(path, frames, [ours])
+    assert kept.measured(point) == first
+    assert kept.measured(ours) == first
     assert calls == [3, 3]
-    assert set(codec.Record(path, "these", []).settings) == {"any-1"}
-    codec.Record(path, "others", [point]).measured(point, frames)
-    assert calls == [3, 3, 3]
+    assert set(codec.Record(path, frames).settings) == {"any-1"}
+    codec.Record(path, frames[:2], [point]).measured(point)
+    assert calls == [3, 3, 2]
 
 
 def result(size: float, psnr: float) -> codec.Result:
     return {"file_bytes": size, "payload_bytes": size - 10, "psnr_db": psnr, "ssim": psnr / 40, "ms_ssim": psnr / 30}
+
+
+def test_settings_that_another_size_beats_go_no_further(frames: np.ndarray, tmp_path) -> None:
+    def point(scale: int, size: int, noise: int) -> codec.Point:
+        def store(batch: np.ndarray) -> codec.Stored:
+            return codec.Stored([bytes(size)] * len(batch), [size - 10] * len(batch), batch ^ noise)
+
+        return codec.Point("any", f"{size}-of-1-{scale}", f"any {scale}", store)
+
+    whole = [point(1, 500, 31), point(1, 600, 15), point(1, 700, 7), point(1, 1300, 3), point(1, 2000, 1)]
+    half = [point(2, 200, 63), point(2, 400, 31), point(2, 580, 15), point(2, 900, 7)]
+    worth = codec.worth_measuring([*whole, *half], codec.Record(tmp_path / "trial.json", frames))
+    assert worth == [whole[1], whole[2], whole[3], half[0], half[1], half[2]]
 
 
 def test_rates_are_against_each_and_the_best_of_all() -> None:
