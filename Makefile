@@ -9,7 +9,7 @@ DEMO := runs/demo
 export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo train-demo seed results ablations scaling tokenizers editing control augmentation bench bench-sampling bench-codec test sanitize fuzz check format constraints clean
+.PHONY: help setup demo train-demo seed results ablations scaling tokenizers editing control augmentation bench bench-sampling bench-codec exact test sanitize fuzz check format constraints clean
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -82,6 +82,10 @@ bench-sampling: $(VENV)/.bench ## Measure painting against every other way: the 
 bench-codec: $(VENV)/.bench ## Measure the codec against others and write docs/codec.md: FRAMES=...
 	@test -n "$(FRAMES)" || { echo "make bench-codec needs FRAMES=..." >&2; exit 1; }
 	$(BIN)/python benchmarks/codec.py --frames '$(FRAMES)' $(ARGS)
+
+exact: $(VENV)/.bench ## Compare the codec's bytes and pixels over every way to compute them, and write docs/exactness.md: FRAMES=...
+	@test -n "$(FRAMES)" || { echo "make exact needs FRAMES=..." >&2; exit 1; }
+	$(BIN)/python benchmarks/exactness.py --frames '$(FRAMES)' $(ARGS)
 
 bench: bench-sampling ## Measure everything that docs/performance.md claims, half an hour
 	$(BIN)/python benchmarks/growth.py
