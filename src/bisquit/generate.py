@@ -1,6 +1,7 @@
 """The pipeline: a tokenizer and a prior over its tokens, from nothing to frames, and from frames to tokens and back.
 
 sample:   seed ──prior──> tokens ──tokenizer──> frames
+call:     the same by the arguments of Diffusers' pipelines
 encode:   frames ──tokenizer──> tokens
 decode:   tokens ──tokenizer──> frames
 
@@ -11,12 +12,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, Literal, NamedTuple, Self, get_args
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from bisquit.checkpoint import (
@@ -30,11 +33,11 @@ from bisquit.checkpoint import (
 from bisquit.conditioning import Conditions
 from bisquit.config import require
 from bisquit.engine import Backend, Precision
-from bisquit.errors import ConditionError, ModelError, ShapeError
+from bisquit.errors import ConditionError, ConfigError, ModelError, ShapeError
 from bisquit.features import FeatureNetwork
 from bisquit.painting import Painter
 from bisquit.priors import Prior, RasterPrior
-from bisquit.progress import Progress
+from bisquit.progress import Progress, share_of
 from bisquit.sampling import SamplingConfig
 from bisquit.tokenizer import Tokenizer
 
@@ -49,6 +52,9 @@ What is not painted yet is grey, or as coarse as the scales so far have it.
 
 Asked = str | Sequence[str] | None
 """The name of a class, or a prompt: one for all pictures, or one for each; None for neither."""
+
+OutputType = Literal["pil", "np", "tokens"]
+"""Pillow's images, frames as arrays, or tokens that are not decoded."""
 
 LADDER = {"low": 0, "best": 45}
 """The models that ship with which pictures are compressed, coarse to fine, and from which quality on each is."""
@@ -67,6 +73,17 @@ class Painting(NamedTuple):
     """int64 (n, h, w)."""
     bits: np.ndarray
     """float64 (n,), what each costs under the model, told what it was asked for."""
+
+
+@dataclass(frozen=True, eq=False)
+class PipelineOutput:
+    """What a call of a pipeline gives."""
+
+    images: list[Image.Image] | np.ndarray
+    """A list of Pillow's, or an array: frames, uint8 (n, H, W, 3), or tokens, int64 (n, h, w)."""
+    seeds: list[int]
+    """What paints each again: picture i is that of number `numbers[i]` of this seed."""
+    numbers: list[int]
 
 
 class Pipeline:
@@ -145,6 +162,52 @@ class Pipeline:
         batches = self._batches(painter, range(n), seed, settings, condition, batch_size, progress, preview)
         return np.concatenate([self._decode(tokens, self.frame_size) for tokens, _ in batches])
 
+    def __call__(
+        self,
+        prompt: Asked = None,
+        class_label: Asked = None,
+        *,
+        num_images_per_prompt: int = 1,
+        guidance_scale: float | None = None,
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
+        seed: int | None = None,
+        output_type: OutputType = "pil",
+        callback: Progress | None = None,
+        settings: SamplingConfig | None = None,
+        batch_size: int = 64,
+        backend: Backend = "auto",
+        precision: Precision = "float32",
+    ) -> PipelineOutput:
+        """Paint new pictures, asked for as Diffusers' pipelines are: those of `sample`, one prompt's after another's.
+
+        prompt, class_label: what `sample` calls prompt and class_name; of several, each gets so many pictures.
+        guidance_scale: goes before that of the settings. seed: pictures 0 to n - 1 of it, by default of 0; a generator
+        draws the seed. Of a list of generators, one for each picture, each draws the seed of its own, whose picture 0
+        is painted, one after another. callback: called with tokens done and to do. The other arguments are those of
+        `sample`. Raises ConfigError for an unknown output type, for a seed beside a generator, and for another number
+        of generators than of pictures; and what `sample` raises.
+        """
+        require(output_type in get_args(OutputType), "output_type", output_type, " or ".join(get_args(OutputType)))
+        require(num_images_per_prompt >= 1, "num_images_per_prompt", num_images_per_prompt, "at least 1")
+        if guidance_scale is not None:
+            settings = (settings or SamplingConfig()).replace(guidance=guidance_scale)
+        prompts, classes = (_repeated(asked, num_images_per_prompt) for asked in (prompt, class_label))
+        several = next((asked for asked in (prompts, classes) if not isinstance(asked, str | None)), None)
+        count = num_images_per_prompt if several is None else len(several)
+        condition = self.condition(classes, prompts)
+        painter = Painter(self.painting_prior(), backend, precision)
+        tokens, runs = [], _runs(seed, generator, count)
+        for done, (own_seed, numbers) in enumerate(runs):
+            told = condition if len(runs) == 1 or condition is None or condition.ndim == 1 else condition[[done]]
+            progress = share_of(callback, done, 1, len(runs))
+            batches = self._batches(painter, numbers, own_seed, settings, told, batch_size, progress)
+            tokens += [batch for batch, _ in batches]
+        return PipelineOutput(
+            self._shown(torch.cat(tokens), output_type),
+            [own_seed for own_seed, numbers in runs for _ in numbers],
+            [number for _, numbers in runs for number in numbers],
+        )
+
     def paint(
         self,
         numbers: range,
@@ -221,6 +284,13 @@ class Pipeline:
         found = {one: of(one) for one in dict.fromkeys(asked)}
         return torch.stack([found[one] for one in asked])
 
+    def _shown(self, tokens: Tensor, output_type: OutputType) -> list[Image.Image] | np.ndarray:
+        """Return painted tokens (n, h, w) in the form that was asked for."""
+        if output_type == "tokens":
+            return tokens.numpy()
+        frames = self._decode(tokens, self.frame_size)
+        return frames if output_type == "np" else [Image.fromarray(frame) for frame in frames]
+
     def _decode(self, tokens: Tensor, size: tuple[int, int] | None) -> np.ndarray:
         return np.concatenate([self.tokenizer.decode(part, size).cpu().numpy() for part in tokens.split(1)])
 
@@ -228,6 +298,39 @@ class Pipeline:
         """Return the frames of tokens of which those are -1 that are not painted yet."""
         partial = [self.tokenizer.decode_partial(some, self.frame_size) for some in tokens.split(1)]
         return np.concatenate([frames.cpu().numpy() for frames in partial])
+
+
+def _repeated(asked: Asked, times: int) -> Asked:
+    """Return several classes or prompts, each so many times; one for all, or none, as it is.
+
+    Raises ConditionError for what is no text, such as the number of a class.
+    """
+    if isinstance(asked, str | None):
+        return asked
+    if not isinstance(asked, Sequence) or not all(isinstance(one, str) for one in asked):
+        raise ConditionError(f"{asked!r} is asked for: classes and prompts are text, one or a list of them")
+    return [one for one in asked for _ in range(times)]
+
+
+def _runs(
+    seed: int | None, generator: torch.Generator | Sequence[torch.Generator] | None, count: int
+) -> list[tuple[int, range]]:
+    """Return which pictures of which seeds are meant by a seed, a generator, or one for each of `count` pictures."""
+    if generator is None:
+        return [(seed or 0, range(count))]
+    if seed is not None:
+        raise ConfigError("pass either a seed or a generator: both say which pictures are painted")
+    if isinstance(generator, torch.Generator):
+        return [(_drawn_seed(generator), range(count))]
+    if len(generator) != count:
+        raise ConfigError(
+            f"{len(generator)} generators are given: pass one for all of {count} pictures, or one for each"
+        )
+    return [(_drawn_seed(each), range(1)) for each in generator]
+
+
+def _drawn_seed(generator: torch.Generator) -> int:
+    return int(torch.randint(2**63 - 1, (), generator=generator, device=generator.device))
 
 
 def load(model: str | os.PathLike[str]) -> Pipeline:
