@@ -12,29 +12,36 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, Self, get_args
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, NamedTuple, Self, get_args
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
+from bisquit.asking import Asked, OutputType, PipelineOutput, repeated, seeds_of
+from bisquit.atomic import atomic_folder
 from bisquit.checkpoint import (
+    CARD_FILE,
     FEATURES_FILE,
     PRIOR_FILE,
     TOKENIZER_FILE,
+    SavedPrior,
     load_features,
     load_prior,
     load_tokenizer,
+    save_prior,
+    save_tokenizer,
 )
 from bisquit.conditioning import Conditions
 from bisquit.config import require
 from bisquit.engine import Backend, Precision
-from bisquit.errors import ConditionError, ConfigError, ModelError, ShapeError
+from bisquit.errors import ConditionError, ModelError, ShapeError
 from bisquit.features import FeatureNetwork
+from bisquit.hub import HUB_SCHEME, HubId, download, upload
 from bisquit.painting import Painter
 from bisquit.priors import Prior, RasterPrior
 from bisquit.progress import Progress, share_of
@@ -49,12 +56,6 @@ Preview = Callable[[np.ndarray], None]
 
 What is not painted yet is grey, or as coarse as the scales so far have it.
 """
-
-Asked = str | Sequence[str] | None
-"""The name of a class, or a prompt: one for all pictures, or one for each; None for neither."""
-
-OutputType = Literal["pil", "np", "tokens"]
-"""Pillow's images, frames as arrays, or tokens that are not decoded."""
 
 LADDER = {"low": 0, "best": 45}
 """The models that ship with which pictures are compressed, coarse to fine, and from which quality on each is."""
@@ -75,17 +76,6 @@ class Painting(NamedTuple):
     """float64 (n,), what each costs under the model, told what it was asked for."""
 
 
-@dataclass(frozen=True, eq=False)
-class PipelineOutput:
-    """What a call of a pipeline gives."""
-
-    images: list[Image.Image] | np.ndarray
-    """A list of Pillow's, or an array: frames, uint8 (n, H, W, 3), or tokens, int64 (n, h, w)."""
-    seeds: list[int]
-    """What paints each again: picture i is that of number `numbers[i]` of this seed."""
-    numbers: list[int]
-
-
 class Pipeline:
     """A tokenizer and, where there is one, a prior over its tokens.
 
@@ -99,11 +89,12 @@ class Pipeline:
         prior: Prior | None = None,
         frame_size: tuple[int, int] | None = None,
         conditions: Conditions | None = None,
+        card: str = "",
     ) -> None:
         """Pair a tokenizer with a prior.
 
         frame_size: (H, W) of the frames to paint; by default whole patches. conditions: what the prior can be asked
-        for.
+        for. card: Markdown that goes with the model wherever it is saved.
         """
         if prior is not None and prior.bits != tokenizer.bits:
             raise ModelError(f"the prior is over tokens of {prior.bits} bits, the tokenizer's have {tokenizer.bits}")
@@ -111,6 +102,48 @@ class Pipeline:
         self.prior = prior.eval() if prior is not None else None
         self.frame_size = frame_size
         self.conditions = conditions or Conditions()
+        self.card = card
+
+    @staticmethod
+    def from_pretrained(model: str | os.PathLike[str]) -> Pipeline:
+        """Load a model as `load` does; a name owner/name[@revision] that is no folder here is one of the Hub's."""
+        name = os.fspath(model)
+        is_here = name in shipped_models() or Path(name).is_dir()
+        return load(name if is_here or HubId.parse(name) is None else HUB_SCHEME + name.removeprefix(HUB_SCHEME))
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+        """Save the model and its card to a folder, which must be new or empty, whole or not at all.
+
+        `load` gives the same model again. Raises ModelError if the folder is not empty or cannot be written, or if the
+        size of the frames is not known.
+        """
+        folder = Path(folder)
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise ModelError(f"{folder} is not empty: name a new folder")
+        with atomic_folder(folder) as partial:
+            save_tokenizer(self.tokenizer, partial / TOKENIZER_FILE)
+            if self.prior is not None:
+                if self.frame_size is None:
+                    raise ModelError("the model does not say the size of its frames: pass frame_size to Pipeline")
+                saved = SavedPrior(self.prior, self.frame_size, self.tokenizer.fingerprint(), self.conditions)
+                save_prior(saved, partial / PRIOR_FILE)
+            if self.card:
+                (partial / CARD_FILE).write_text(self.card, encoding="utf-8")
+
+    def push_to_hub(self, name: str, *, private: bool = False, message: str | None = None) -> str:
+        """Save the model to the Hugging Face Hub as owner/name[@branch], as one commit; return its address.
+
+        private: whether a repository is made private, if there is none yet. message: the commit's. Raises ModelError
+        for another name, for a model without a card, and as `save_pretrained` and the Hub do.
+        """
+        hub_id = HubId.parse(name)
+        if hub_id is None:
+            raise ModelError(f"{name} is no name on the Hugging Face Hub: write owner/name, or owner/name@branch")
+        if not self.card:
+            raise ModelError("the model has no card: set its `card`, or push the folder of its run with `bisquit push`")
+        with TemporaryDirectory() as scratch:
+            self.save_pretrained(Path(scratch) / "model")
+            return upload(Path(scratch) / "model", hub_id, private=private, message=message)
 
     def to(self, device: str | torch.device) -> Self:
         """Move the model to a device, such as "cuda"."""
@@ -191,12 +224,12 @@ class Pipeline:
         require(num_images_per_prompt >= 1, "num_images_per_prompt", num_images_per_prompt, "at least 1")
         if guidance_scale is not None:
             settings = (settings or SamplingConfig()).replace(guidance=guidance_scale)
-        prompts, classes = (_repeated(asked, num_images_per_prompt) for asked in (prompt, class_label))
+        prompts, classes = (repeated(asked, num_images_per_prompt) for asked in (prompt, class_label))
         several = next((asked for asked in (prompts, classes) if not isinstance(asked, str | None)), None)
         count = num_images_per_prompt if several is None else len(several)
         condition = self.condition(classes, prompts)
         painter = Painter(self.painting_prior(), backend, precision)
-        tokens, runs = [], _runs(seed, generator, count)
+        tokens, runs = [], seeds_of(seed, generator, count)
         for done, (own_seed, numbers) in enumerate(runs):
             told = condition if len(runs) == 1 or condition is None or condition.ndim == 1 else condition[[done]]
             progress = share_of(callback, done, 1, len(runs))
@@ -300,51 +333,25 @@ class Pipeline:
         return np.concatenate([frames.cpu().numpy() for frames in partial])
 
 
-def _repeated(asked: Asked, times: int) -> Asked:
-    """Return several classes or prompts, each so many times; one for all, or none, as it is.
-
-    Raises ConditionError for what is no text, such as the number of a class.
-    """
-    if isinstance(asked, str | None):
-        return asked
-    if not isinstance(asked, Sequence) or not all(isinstance(one, str) for one in asked):
-        raise ConditionError(f"{asked!r} is asked for: classes and prompts are text, one or a list of them")
-    return [one for one in asked for _ in range(times)]
-
-
-def _runs(
-    seed: int | None, generator: torch.Generator | Sequence[torch.Generator] | None, count: int
-) -> list[tuple[int, range]]:
-    """Return which pictures of which seeds are meant by a seed, a generator, or one for each of `count` pictures."""
-    if generator is None:
-        return [(seed or 0, range(count))]
-    if seed is not None:
-        raise ConfigError("pass either a seed or a generator: both say which pictures are painted")
-    if isinstance(generator, torch.Generator):
-        return [(_drawn_seed(generator), range(count))]
-    if len(generator) != count:
-        raise ConfigError(
-            f"{len(generator)} generators are given: pass one for all of {count} pictures, or one for each"
-        )
-    return [(_drawn_seed(each), range(1)) for each in generator]
-
-
-def _drawn_seed(generator: torch.Generator) -> int:
-    return int(torch.randint(2**63 - 1, (), generator=generator, device=generator.device))
-
-
 def load(model: str | os.PathLike[str]) -> Pipeline:
-    """Load a model: the name of one that ships with bisquit, or a folder that `bisquit train` made.
+    """Load a model: one that ships, by its name; a folder that training made; or hf://owner/name[@revision].
 
+    The last is one of the Hugging Face Hub's, and is downloaded unless it was before; nothing else needs a network.
     Raises ModelError if there is no such model, if a file is damaged or of another version, or if its prior belongs to
     another tokenizer.
     """
     name = os.fspath(model)
-    if name in shipped_models() and not Path(model).is_dir():
+    if name.startswith(HUB_SCHEME):
+        hub_id = HubId.parse(name)
+        if hub_id is None:
+            raise ModelError(f"{name} is no name on the Hugging Face Hub: write {HUB_SCHEME}owner/name[@revision]")
+        folder = download(hub_id)
+        return _load_folder(folder, folder)
+    if name in shipped_models() and not Path(name).is_dir():
         owner = SHARED_TOKENIZERS.get(name, name)
         with as_file(_WEIGHTS / name) as folder, as_file(_WEIGHTS / owner) as tokenizer_folder:
             return _load_folder(folder, tokenizer_folder)
-    return _load_folder(Path(model), Path(model))
+    return _load_folder(Path(name), Path(name))
 
 
 def _load_folder(folder: Path, tokenizer_folder: Path) -> Pipeline:
@@ -352,9 +359,9 @@ def _load_folder(folder: Path, tokenizer_folder: Path) -> Pipeline:
         raise ModelError(
             f"{folder} is neither a folder nor a model that ships with bisquit: {', '.join(shipped_models()) or 'none'}"
         )
-    tokenizer = load_tokenizer(tokenizer_folder / TOKENIZER_FILE)
+    tokenizer, card = load_tokenizer(tokenizer_folder / TOKENIZER_FILE), _read_card(folder)
     if not (folder / PRIOR_FILE).exists():
-        return Pipeline(tokenizer)
+        return Pipeline(tokenizer, card=card)
     saved = load_prior(folder / PRIOR_FILE)
     if saved.tokenizer != tokenizer.fingerprint():
         raise ModelError(
@@ -363,7 +370,15 @@ def _load_folder(folder: Path, tokenizer_folder: Path) -> Pipeline:
         )
     if tokenizer.grid(*saved.frame_size) != saved.prior.grid:
         raise ModelError(f"{folder}: frames of {saved.frame_size} have no grid {saved.prior.grid} of tokens")
-    return Pipeline(tokenizer, saved.prior, saved.frame_size, saved.conditions)
+    return Pipeline(tokenizer, saved.prior, saved.frame_size, saved.conditions, card)
+
+
+def _read_card(folder: Path) -> str:
+    """Return the card of a model; empty if there is none that can be read, for a model is of use without."""
+    try:
+        return (folder / CARD_FILE).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return ""
 
 
 def shipped_models() -> list[str]:

@@ -21,6 +21,7 @@ from bisquit.evaluation import codebook_health
 from bisquit.frames import FrameSet, load_frames
 from bisquit.frames.listing import PARQUET_SUFFIX, PICTURE_SUFFIXES
 from bisquit.generate import Pipeline, load, shipped_models
+from bisquit.hub import HUB_SCHEME
 from bisquit.tokens import TokenSet
 
 
@@ -30,10 +31,10 @@ from bisquit.tokens import TokenSet
 def command(what: str, as_json: bool) -> None:
     """Say what a model, a file of tokens or a set of frames holds.
 
-    WHAT is a shipped model's name, a folder that `bisquit train` made, a file that `bisquit tokenize` wrote, or frames
-    as elsewhere.
+    WHAT is a shipped model's name, a folder that `bisquit train` made, a model of the Hugging Face Hub, hf://owner/name,
+    a file that `bisquit tokenize` wrote, or frames as elsewhere.
     """
-    if what in shipped_models() or (Path(what) / TOKENIZER_FILE).exists():
+    if what in shipped_models() or what.startswith(HUB_SCHEME) or (Path(what) / TOKENIZER_FILE).exists():
         facts = _of_model(load(what))
     elif Path(what).is_file() and Path(what).suffix.lower() not in (PARQUET_SUFFIX, *PICTURE_SUFFIXES):
         facts = _of_tokens(TokenSet.load(what))

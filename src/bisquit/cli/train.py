@@ -9,10 +9,12 @@ from typing import Any, TypeVar
 import click
 
 from bisquit.captions import SHIPPED, load_captions
+from bisquit.card import write_card
 from bisquit.cli.options import OUTPUT, frames_options, part_option, progress_bar, read_frames, report_skipped
 from bisquit.cli.settings import override, settings_options
 from bisquit.frames import BUNDLED, FrameSet, load_splits
 from bisquit.generate import load, load_feature_network, shipped_models
+from bisquit.hub import HUB_SCHEME
 from bisquit.presets import PRESETS, get_preset
 from bisquit.priors import KINDS, of_kind
 from bisquit.quantizers import default_quantizer, quantizer_kinds
@@ -84,6 +86,7 @@ def tokenizer(
     train_tokenizer(
         recipe, train, valid, out, resume=resume, preset=preset, sources=sources, start=begun, network=network
     )
+    write_card(out)
     click.echo(f"tokenizer in {out}")
 
 
@@ -144,6 +147,7 @@ def prior(
         start_conditions=begun.conditions if begun else None,
         captions=sentences,
     )
+    write_card(out)
     click.echo(f"model in {out}")
 
 
@@ -201,6 +205,6 @@ def _named(**models: str | Path | None) -> dict[str, str]:
 
 
 def _source(name: str | Path) -> str:
-    """Return where something came from, as an absolute path; what ships with bisquit by its name."""
-    ships = str(name) in (BUNDLED, *shipped_models(), *SHIPPED) or str(name).startswith(f"{BUNDLED}:")
-    return str(name) if ships else str(Path(name).absolute())
+    """Return where something came from, as an absolute path; what ships with bisquit, or is the Hub's, by its name."""
+    has_name = str(name) in (BUNDLED, *shipped_models(), *SHIPPED) or str(name).startswith((f"{BUNDLED}:", HUB_SCHEME))
+    return str(name) if has_name else str(Path(name).absolute())
