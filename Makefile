@@ -121,7 +121,7 @@ constraints: ## Resolve every dependency anew but PyTorch, and pin it in constra
 	@scratch=$$(mktemp -d) && trap 'rm -rf "$$scratch"' EXIT && \
 	$(PYTHON) -m venv "$$scratch/venv" && \
 	sed '/^torch==/q' constraints.txt > "$$scratch/pins" && \
-	"$$scratch/venv/bin/python" -m pip install -qq --disable-pip-version-check --constraint "$$scratch/pins" '.[dev,bench,fuzz,hub,video]' && \
+	"$$scratch/venv/bin/python" -m pip install -qq --disable-pip-version-check --constraint "$$scratch/pins" '.[dev,bench,fuzz,hub,onnx,video]' && \
 	"$$scratch/venv/bin/python" -m pip freeze --all --exclude bisquit --exclude pip --exclude torch >> "$$scratch/pins" && \
 	cat "$$scratch/pins" > constraints.txt
 

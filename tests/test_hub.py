@@ -79,7 +79,7 @@ def test_a_download_is_read_again_where_there_is_no_network(
     load("hf://me/castle")
     point_to(1, monkeypatch)  # where nobody listens
     np.testing.assert_array_equal(load("hf://me/castle").sample(1), pipeline.sample(1))
-    with pytest.raises(ModelError, match="me/tower cannot be had from the Hugging Face Hub: it cannot be reached") as error:
+    with pytest.raises(ModelError, match=r"me/tower cannot be had.*it cannot be reached") as error:
         load("hf://me/tower")
     assert "\n" not in str(error.value)
 

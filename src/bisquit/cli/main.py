@@ -24,6 +24,7 @@ VERBS = {
     "evaluate": ("bisquit.cli.evaluate", "Measure a model on frames."),
     "view": ("bisquit.cli.view", "Show what a model finds odd in a picture, and what a token looks at."),
     "info": ("bisquit.cli.info", "Say what is in a model, a file of tokens or a set of frames."),
+    "export": ("bisquit.cli.export", "Write a tokenizer as ONNX, for programs that have no PyTorch."),
     "push": ("bisquit.cli.push", "Save a model to the Hugging Face Hub, with its card."),
     "doctor": ("bisquit.cli.doctor", "Say what of bisquit works on this machine, and what the rest needs."),
 }
