@@ -7,17 +7,18 @@ from pathlib import Path
 import click
 import numpy as np
 
-from bisquit.cli.options import OUTPUT, frames_options, read_frames
+from bisquit.cli.options import FRAMES, MODEL, OUTPUT, frames_options, read_frames
 from bisquit.exporting import export
 from bisquit.frames import BUNDLED
 from bisquit.generate import load
 
 
 @click.command()
-@click.argument("model", metavar="TOKENIZER")
+@click.argument("model", metavar="TOKENIZER", type=MODEL)
 @click.option("-o", "--output", required=True, type=OUTPUT, help="A new folder for encoder.onnx and decoder.onnx.")
 @click.option(
     "--frames",
+    type=FRAMES,
     default=f"{BUNDLED}:valid",
     show_default=True,
     help="Frames on which what was written is compared with PyTorch.",

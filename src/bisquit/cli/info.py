@@ -16,7 +16,7 @@ from rich.text import Text
 from torch import nn
 
 from bisquit.checkpoint import TOKENIZER_FILE
-from bisquit.cli.options import progress_bar
+from bisquit.cli.options import MODEL, progress_bar
 from bisquit.evaluation import codebook_health
 from bisquit.frames import FrameSet, load_frames
 from bisquit.frames.listing import PARQUET_SUFFIX, PICTURE_SUFFIXES
@@ -26,7 +26,7 @@ from bisquit.tokens import TokenSet
 
 
 @click.command()
-@click.argument("what")
+@click.argument("what", metavar="WHAT", type=MODEL)
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def command(what: str, as_json: bool) -> None:
     """Say what a model, a file of tokens or a set of frames holds.

@@ -8,14 +8,14 @@ from pathlib import Path
 import click
 
 from bisquit.card import card_of_run
-from bisquit.cli.options import OUTPUT
+from bisquit.cli.options import MODEL, OUTPUT
 from bisquit.errors import ModelError
 from bisquit.generate import load
 from bisquit.record import RECORD_FILE
 
 
 @click.command()
-@click.argument("model")
+@click.argument("model", metavar="MODEL", type=MODEL)
 @click.argument("name", metavar="OWNER/NAME[@BRANCH]")
 @click.option("--figures", type=OUTPUT, help="What `bisquit evaluate --json` wrote, for the card.")
 @click.option("--licence", help="The licence of the weights as the Hub names it, such as cc-by-4.0, for the card.")

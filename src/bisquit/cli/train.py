@@ -10,7 +10,17 @@ import click
 
 from bisquit.captions import SHIPPED, load_captions
 from bisquit.card import write_card
-from bisquit.cli.options import OUTPUT, frames_options, part_option, progress_bar, read_frames, report_skipped
+from bisquit.cli.options import (
+    FRAMES,
+    MODEL,
+    OUTPUT,
+    Named,
+    frames_options,
+    part_option,
+    progress_bar,
+    read_frames,
+    report_skipped,
+)
 from bisquit.cli.settings import override, settings_options
 from bisquit.frames import BUNDLED, FrameSet, load_splits
 from bisquit.generate import load, load_feature_network, shipped_models
@@ -29,14 +39,19 @@ from bisquit.training import (
 )
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+PRESET = Named("preset", lambda: PRESETS)
 
 
 def _run_on_frames_options(function: Function) -> Function:
     """Add the flags of a run that trains on frames."""
     options = (
-        click.option("--preset", required=True, help=f"The recipe to start from: {', '.join(PRESETS)}."),
-        click.option("--frames", required=True, help="Frames: a Parquet file, a folder, a glob, or bundled."),
-        click.option("--valid-frames", help="Frames to validate on; else some races of --frames are held out."),
+        click.option("--preset", required=True, type=PRESET, help=f"The recipe to start from: {', '.join(PRESETS)}."),
+        click.option(
+            "--frames", required=True, type=FRAMES, help="Frames: a Parquet file, a folder, a glob, or bundled."
+        ),
+        click.option(
+            "--valid-frames", type=FRAMES, help="Frames to validate on; else some races of --frames are held out."
+        ),
         click.option("--out", required=True, type=OUTPUT, help="The folder of the run."),
         click.option("--resume", is_flag=True, help="Go on with the run in --out if there is one."),
         frames_options,
@@ -61,7 +76,7 @@ def command() -> None:
     type=click.Choice(list(quantizer_kinds())),
     help="Take this quantizer, as it is by default and with as many bits, in place of the preset's.",
 )
-@click.option("--start", help="A tokenizer to start from: what fits of it; more bits grow from its own.")
+@click.option("--start", type=MODEL, help="A tokenizer to start from: what fits of it; more bits grow from its own.")
 @click.option("--features", type=OUTPUT, help="The network for --perceptual-weight; else the one that ships.")
 @settings_options(TokenizerRecipe)
 def tokenizer(
@@ -91,14 +106,18 @@ def tokenizer(
 
 
 @command.command()
-@click.option("--preset", required=True, help=f"The recipe to start from: {', '.join(PRESETS)}.")
+@click.option("--preset", required=True, type=PRESET, help=f"The recipe to start from: {', '.join(PRESETS)}.")
 @click.option(
     "--prior", "kind", type=click.Choice([*KINDS]), help="Another kind of prior than the preset's, of the same shape."
 )
 @click.option("--tokens", type=OUTPUT, help="Tokens to train on, as `bisquit tokenize` writes them.")
 @click.option("--valid-tokens", required=True, type=OUTPUT, help="Tokens of the same tokenizer to validate on.")
-@click.option("--frames", help="Frames to train on instead, changed at random and tokenized anew each time.")
-@click.option("--start", help="A model whose prior to start from: what fits of it; more bits grow from its own.")
+@click.option(
+    "--frames", type=FRAMES, help="Frames to train on instead, changed at random and tokenized anew each time."
+)
+@click.option(
+    "--start", type=MODEL, help="A model whose prior to start from: what fits of it; more bits grow from its own."
+)
 @click.option("--captions", help=f"Sentences about the classes to learn words from: a table, or {', '.join(SHIPPED)}.")
 @click.option("--out", required=True, type=OUTPUT, help="The folder of the run.")
 @click.option("--resume", is_flag=True, help="Go on with the run in --out if there is one.")
