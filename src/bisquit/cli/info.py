@@ -19,7 +19,7 @@ from bisquit.checkpoint import TOKENIZER_FILE
 from bisquit.cli.options import MODEL, progress_bar
 from bisquit.evaluation import codebook_health
 from bisquit.frames import FrameSet, load_frames
-from bisquit.frames.listing import PARQUET_SUFFIX, PICTURE_SUFFIXES
+from bisquit.frames.listing import PICTURE_SUFFIXES, TABLE_SUFFIXES
 from bisquit.generate import Pipeline, load, shipped_models
 from bisquit.hub import HUB_SCHEME
 from bisquit.tokens import TokenSet
@@ -36,7 +36,7 @@ def command(what: str, as_json: bool) -> None:
     """
     if what in shipped_models() or what.startswith(HUB_SCHEME) or (Path(what) / TOKENIZER_FILE).exists():
         facts = _of_model(load(what))
-    elif Path(what).is_file() and Path(what).suffix.lower() not in (PARQUET_SUFFIX, *PICTURE_SUFFIXES):
+    elif Path(what).is_file() and Path(what).suffix.lower() not in (*TABLE_SUFFIXES, *PICTURE_SUFFIXES):
         facts = _of_tokens(TokenSet.load(what))
     else:
         with progress_bar("reading frames") as progress:

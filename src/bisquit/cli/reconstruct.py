@@ -20,7 +20,7 @@ from bisquit.cli.options import (
 )
 from bisquit.evaluation import ReconstructionMeter
 from bisquit.frames import paired_sheet, read_frame, write_frame
-from bisquit.frames.listing import PARQUET_SUFFIX
+from bisquit.frames.listing import TABLE_SUFFIXES
 from bisquit.generate import Pipeline, load
 
 
@@ -58,7 +58,7 @@ def command(
     """
     pipeline = load(model).to(device)
     meter = ReconstructionMeter()
-    if Path(source).is_file() and Path(source).suffix.lower() != PARQUET_SUFFIX:
+    if Path(source).is_file() and Path(source).suffix.lower() not in TABLE_SUFFIXES:
         frame = read_frame(source, size)
         write_frame(_through_tokens(pipeline, frame[None], meter)[0], output)
     else:
