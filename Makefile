@@ -9,7 +9,7 @@ DEMO := runs/demo
 export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo train-demo seed results ablations scaling tokenizers editing control augmentation bench bench-sampling bench-codec exact test sanitize fuzz check format constraints clean
+.PHONY: help setup demo train-demo seed results ablations scaling tokenizers editing control augmentation bench bench-sampling bench-codec exact docs test sanitize fuzz check format constraints clean
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -95,6 +95,13 @@ bench: bench-sampling ## Measure everything that docs/performance.md claims, hal
 	$(BIN)/python benchmarks/cold_start.py
 	$(BIN)/python benchmarks/gpu.py
 
+$(VENV)/.docs: $(VENV)/.setup
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt --editable '.[dev,docs]'
+	@touch $@
+
+docs: $(VENV)/.docs ## Build the site of the documents and the docstrings: build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict $(ARGS)
+
 test: $(VENV)/.setup ## Run the tests; ARGS="-k tokenizer" goes to pytest
 	$(BIN)/pytest $(ARGS)
 
@@ -125,7 +132,7 @@ constraints: ## Resolve every dependency anew but PyTorch, and pin it in constra
 	@scratch=$$(mktemp -d) && trap 'rm -rf "$$scratch"' EXIT && \
 	$(PYTHON) -m venv "$$scratch/venv" && \
 	sed '/^torch==/q' constraints.txt > "$$scratch/pins" && \
-	"$$scratch/venv/bin/python" -m pip install -qq --disable-pip-version-check --constraint "$$scratch/pins" '.[dev,bench,fuzz,video]' && \
+	"$$scratch/venv/bin/python" -m pip install -qq --disable-pip-version-check --constraint "$$scratch/pins" '.[dev,bench,docs,fuzz,hub,onnx,video]' && \
 	"$$scratch/venv/bin/python" -m pip freeze --all --exclude bisquit --exclude pip --exclude torch >> "$$scratch/pins" && \
 	cat "$$scratch/pins" > constraints.txt
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import gc
 from dataclasses import replace
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -149,3 +151,25 @@ def test_classes_are_all_or_those_that_are_named(model: Pipeline):
 def test_settings_out_of_their_range_are_refused(fields: dict[str, float]):
     with pytest.raises(ConfigError, match=next(iter(fields))):
         AugmentConfig(**fields)
+
+
+# datasets reads metadata.csv without closing it
+@pytest.mark.filterwarnings(
+    r"ignore:Exception ignored in. <_io.FileIO name=.*metadata\.csv:pytest.PytestUnraisableExceptionWarning"
+)
+@pytest.mark.parametrize("kind", ["imagefolder", "parquet"])
+def test_what_is_written_is_read_by_datasets(
+    model: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    taken = list(paint_class(model, "ice", AugmentConfig(per_class=3), seed=1))
+    output = tmp_path / ("new.parquet" if kind == "parquet" else "new")
+    write_pictures(iter(taken), output, {"model": "mine"})
+    where = {"data_files": str(output)} if kind == "parquet" else {"data_dir": str(output)}
+    rows = datasets.load_dataset(kind, split="train", cache_dir=str(tmp_path / "cache"), **where)
+    assert len(rows) == 3
+    for row, picture in zip(rows, taken, strict=True):
+        np.testing.assert_array_equal(np.asarray(row["image"]), picture.frame)
+        assert (row["track"], row["seed"], row["number"], row["model"]) == ("ice", picture.seed, picture.number, "mine")
+    gc.collect()  # so that what is left open is told of here, if at all

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
+from tests.conftest import roughen
 from tests.engine.driver import needs_engine
 
 from bisquit import checkpoint, generate
 from bisquit.checkpoint import PRIOR_FILE, TOKENIZER_FILE, SavedPrior, save_prior, save_tokenizer
+from bisquit.conditioning import Conditions
 from bisquit.engine import Backend
 from bisquit.errors import CodecError, ConditionError, ConfigError, ModelError, ShapeError, TokenError
 from bisquit.generate import Pipeline, load, load_codec
-from bisquit.priors import AnyOrderConfig, AnyOrderPrior, build_prior
+from bisquit.priors import AnyOrderConfig, AnyOrderPrior, RasterConfig, build_prior
 from bisquit.sampling import SamplingConfig
 from bisquit.tokenizer import GREY
 from bisquit.transformer import TransformerConfig
@@ -98,6 +103,76 @@ def test_a_preview_is_grey_where_nothing_is_painted_yet(pipeline: Pipeline, back
     assert (first[:, 4:] == GREY).all()
     assert (first[:, :4] != GREY).any()
     np.testing.assert_array_equal(last, frames)
+
+
+def test_a_call_paints_what_sample_paints(pipeline: Pipeline):
+    frames = pipeline.sample(3, seed=4)
+    called = pipeline(num_images_per_prompt=3, seed=4)
+    assert all(isinstance(image, Image.Image) for image in called.images)
+    np.testing.assert_array_equal(np.stack([np.asarray(image) for image in called.images]), frames)
+    np.testing.assert_array_equal(pipeline(num_images_per_prompt=3, seed=4, output_type="np").images, frames)
+    tokens = pipeline(num_images_per_prompt=3, seed=4, output_type="tokens").images
+    np.testing.assert_array_equal(pipeline.decode(tokens, (7, 11)), frames)
+    np.testing.assert_array_equal(pipeline(output_type="np").images, pipeline.sample(1, seed=0))
+
+
+def test_a_generator_draws_the_seed_and_several_one_for_each_picture(pipeline: Pipeline):
+    def generators() -> list[torch.Generator]:
+        return [torch.Generator().manual_seed(i) for i in range(3)]
+
+    each = pipeline(num_images_per_prompt=3, generator=generators(), output_type="np")
+    alone = [pipeline(generator=generator, output_type="np") for generator in generators()]
+    np.testing.assert_array_equal(each.images, np.concatenate([one.images for one in alone]))
+    assert each.numbers == [0, 0, 0]
+    together = pipeline(num_images_per_prompt=3, generator=generators()[0], output_type="np")
+    assert together.seeds == each.seeds[:1] * 3
+    assert together.numbers == [0, 1, 2]
+    np.testing.assert_array_equal(together.images, pipeline.sample(3, seed=together.seeds[0]))
+    generator = generators()[0]
+    assert pipeline(generator=generator).seeds != pipeline(generator=generator).seeds  # as it goes on
+
+
+def test_a_call_paints_so_many_of_each_prompt(make_tokenizer, letters: str):
+    conditions = Conditions(("ice", "sand"), letters)
+    config = RasterConfig(transformer=TransformerConfig(8, 1, 2, 12), condition_size=conditions.size)
+    prior = build_prior(config, 3, (2, 3))
+    roughen(prior, 0)
+    pipeline = Pipeline(make_tokenizer(), prior, conditions=conditions)
+    called = pipeline(["a sea", "io"], num_images_per_prompt=2, guidance_scale=3.0, seed=5, output_type="np").images
+    settings = SamplingConfig(guidance=3.0)
+    for i, prompt in enumerate(["a sea", "a sea", "io", "io"]):
+        np.testing.assert_array_equal(called[i], pipeline.sample(4, seed=5, settings=settings, prompt=prompt)[i])
+    classes = pipeline(class_label="ice", num_images_per_prompt=2, output_type="np").images
+    np.testing.assert_array_equal(classes, pipeline.sample(2, class_name="ice"))
+    generators = [torch.Generator().manual_seed(i) for i in range(2)]
+    mixed = pipeline(class_label=["ice", "sand"], generator=generators, output_type="np")
+    for i, name in enumerate(("ice", "sand")):
+        np.testing.assert_array_equal(mixed.images[i], pipeline.sample(1, seed=mixed.seeds[i], class_name=name)[0])
+    for asked in (7, ["ice", 7]):
+        with pytest.raises(ConditionError, match="classes and prompts are text"):
+            pipeline(class_label=asked)
+
+
+def test_a_call_tells_how_far_it_is(pipeline: Pipeline):
+    told: list[tuple[int, int]] = []
+    generators = [torch.Generator().manual_seed(i) for i in range(2)]
+    pipeline(num_images_per_prompt=2, generator=generators, callback=lambda *counts: told.append(counts))
+    assert told == [(3, 12), (6, 12), (9, 12), (12, 12)]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"output_type": "pt"}, "pil or np or tokens"),
+        ({"num_images_per_prompt": 0}, "at least 1"),
+        ({"seed": 1, "generator": torch.Generator()}, "either a seed or a generator"),
+        ({"generator": [torch.Generator()] * 2}, "2 generators"),
+        ({"guidance_scale": -1.0}, "guidance is"),
+    ],
+)
+def test_a_call_that_makes_no_sense_is_refused(pipeline: Pipeline, given: dict[str, Any], message: str):
+    with pytest.raises(ConfigError, match=message):
+        pipeline(**given)
 
 
 def test_frames_go_to_tokens_and_back(pipeline: Pipeline):

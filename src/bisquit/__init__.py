@@ -6,6 +6,7 @@
     frames = model.sample(16, seed=0)          # uint8 (16, 100, 150, 3)
     tokens = model.encode(frames)              # int64 (16, 20, 30)
     frames = model.decode(tokens)
+    images = model(num_images_per_prompt=16, seed=0).images     # as Diffusers' pipelines are called
 
     codec = bisquit.load_codec()
     files = codec.compress(frames)             # bytes, a few hundred each

@@ -1,9 +1,9 @@
 """Models on disk: safetensors files that carry their own configuration.
 
-A model is a folder with `tokenizer.safetensors` and, once a prior is trained, `prior.safetensors`; a feature network,
-by which models are judged, is a folder with `features.safetensors`. The metadata of each file holds, under the key
-`bisquit`, JSON with the format's version, the part's kind and its configuration; the prior's names the fingerprint of
-the tokenizer that its tokens come from. Nothing in these files is ever run.
+A model is a folder with `tokenizer.safetensors` and, once a prior is trained, `prior.safetensors`, and perhaps a card,
+`README.md`; a feature network, by which models are judged, is a folder with `features.safetensors`. The metadata of
+each file holds, under the key `bisquit`, JSON with the format's version, the part's kind and its configuration; the
+prior's names the fingerprint of the tokenizer that its tokens come from. Nothing in these files is ever run.
 
 Weights are written as float32, as float16, or as int8, in half of float16's bytes: then each row of a matrix has a step
 of its own, in a tensor beside it, as the integer engine rounds it, and what is no matrix is float16.
@@ -35,6 +35,7 @@ FORMAT_VERSION = 1
 TOKENIZER_FILE = "tokenizer.safetensors"
 PRIOR_FILE = "prior.safetensors"
 FEATURES_FILE = "features.safetensors"
+CARD_FILE = "README.md"
 STEP = ".step"
 """Behind a matrix's name: the steps of its rows."""
 

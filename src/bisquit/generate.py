@@ -1,6 +1,7 @@
 """The pipeline: a tokenizer and a prior over its tokens, from nothing to frames, and from frames to tokens and back.
 
 sample:   seed ──prior──> tokens ──tokenizer──> frames
+call:     the same by the arguments of Diffusers' pipelines
 encode:   frames ──tokenizer──> tokens
 decode:   tokens ──tokenizer──> frames
 
@@ -13,28 +14,37 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Self
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, NamedTuple, Self, get_args
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
+from bisquit.asking import Asked, OutputType, PipelineOutput, repeated, seeds_of
+from bisquit.atomic import atomic_folder
 from bisquit.checkpoint import (
+    CARD_FILE,
     FEATURES_FILE,
     PRIOR_FILE,
     TOKENIZER_FILE,
+    SavedPrior,
     load_features,
     load_prior,
     load_tokenizer,
+    save_prior,
+    save_tokenizer,
 )
 from bisquit.conditioning import Conditions
 from bisquit.config import require
 from bisquit.engine import Backend, Precision
 from bisquit.errors import ConditionError, ModelError, ShapeError
 from bisquit.features import FeatureNetwork
+from bisquit.hub import HUB_SCHEME, HubId, download, upload
 from bisquit.painting import Painter
 from bisquit.priors import Prior, RasterPrior
-from bisquit.progress import Progress
+from bisquit.progress import Progress, share_of
 from bisquit.sampling import SamplingConfig
 from bisquit.tokenizer import Tokenizer
 
@@ -46,9 +56,6 @@ Preview = Callable[[np.ndarray], None]
 
 What is not painted yet is grey, or as coarse as the scales so far have it.
 """
-
-Asked = str | Sequence[str] | None
-"""The name of a class, or a prompt: one for all pictures, or one for each; None for neither."""
 
 LADDER = {"low": 0, "best": 45}
 """The models that ship with which pictures are compressed, coarse to fine, and from which quality on each is."""
@@ -82,11 +89,12 @@ class Pipeline:
         prior: Prior | None = None,
         frame_size: tuple[int, int] | None = None,
         conditions: Conditions | None = None,
+        card: str = "",
     ) -> None:
         """Pair a tokenizer with a prior.
 
         frame_size: (H, W) of the frames to paint; by default whole patches. conditions: what the prior can be asked
-        for.
+        for. card: Markdown that goes with the model wherever it is saved.
         """
         if prior is not None and prior.bits != tokenizer.bits:
             raise ModelError(f"the prior is over tokens of {prior.bits} bits, the tokenizer's have {tokenizer.bits}")
@@ -94,6 +102,48 @@ class Pipeline:
         self.prior = prior.eval() if prior is not None else None
         self.frame_size = frame_size
         self.conditions = conditions or Conditions()
+        self.card = card
+
+    @staticmethod
+    def from_pretrained(model: str | os.PathLike[str]) -> Pipeline:
+        """Load a model as `load` does; a name owner/name[@revision] that is no folder here is one of the Hub's."""
+        name = os.fspath(model)
+        is_here = name in shipped_models() or Path(name).is_dir()
+        return load(name if is_here or HubId.parse(name) is None else HUB_SCHEME + name.removeprefix(HUB_SCHEME))
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+        """Save the model and its card to a folder, which must be new or empty, whole or not at all.
+
+        `load` gives the same model again. Raises ModelError if the folder is not empty or cannot be written, or if the
+        size of the frames is not known.
+        """
+        folder = Path(folder)
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise ModelError(f"{folder} is not empty: name a new folder")
+        with atomic_folder(folder) as partial:
+            save_tokenizer(self.tokenizer, partial / TOKENIZER_FILE)
+            if self.prior is not None:
+                if self.frame_size is None:
+                    raise ModelError("the model does not say the size of its frames: pass frame_size to Pipeline")
+                saved = SavedPrior(self.prior, self.frame_size, self.tokenizer.fingerprint(), self.conditions)
+                save_prior(saved, partial / PRIOR_FILE)
+            if self.card:
+                (partial / CARD_FILE).write_text(self.card, encoding="utf-8")
+
+    def push_to_hub(self, name: str, *, private: bool = False, message: str | None = None) -> str:
+        """Save the model to the Hugging Face Hub as owner/name[@branch], as one commit; return its address.
+
+        private: whether a repository is made private, if there is none yet. message: the commit's. Raises ModelError
+        for another name, for a model without a card, and as `save_pretrained` and the Hub do.
+        """
+        hub_id = HubId.parse(name)
+        if hub_id is None:
+            raise ModelError(f"{name} is no name on the Hugging Face Hub: write owner/name, or owner/name@branch")
+        if not self.card:
+            raise ModelError("the model has no card: set its `card`, or push the folder of its run with `bisquit push`")
+        with TemporaryDirectory() as scratch:
+            self.save_pretrained(Path(scratch) / "model")
+            return upload(Path(scratch) / "model", hub_id, private=private, message=message)
 
     def to(self, device: str | torch.device) -> Self:
         """Move the model to a device, such as "cuda"."""
@@ -144,6 +194,52 @@ class Pipeline:
         condition = self.condition(class_name, prompt)
         batches = self._batches(painter, range(n), seed, settings, condition, batch_size, progress, preview)
         return np.concatenate([self._decode(tokens, self.frame_size) for tokens, _ in batches])
+
+    def __call__(
+        self,
+        prompt: Asked = None,
+        class_label: Asked = None,
+        *,
+        num_images_per_prompt: int = 1,
+        guidance_scale: float | None = None,
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
+        seed: int | None = None,
+        output_type: OutputType = "pil",
+        callback: Progress | None = None,
+        settings: SamplingConfig | None = None,
+        batch_size: int = 64,
+        backend: Backend = "auto",
+        precision: Precision = "float32",
+    ) -> PipelineOutput:
+        """Paint new pictures, asked for as Diffusers' pipelines are: those of `sample`, one prompt's after another's.
+
+        prompt, class_label: what `sample` calls prompt and class_name; of several, each gets so many pictures.
+        guidance_scale: goes before that of the settings. seed: pictures 0 to n - 1 of it, by default of 0; a generator
+        draws the seed. Of a list of generators, one for each picture, each draws the seed of its own, whose picture 0
+        is painted, one after another. callback: called with tokens done and to do. The other arguments are those of
+        `sample`. Raises ConfigError for an unknown output type, for a seed beside a generator, and for another number
+        of generators than of pictures; and what `sample` raises.
+        """
+        require(output_type in get_args(OutputType), "output_type", output_type, " or ".join(get_args(OutputType)))
+        require(num_images_per_prompt >= 1, "num_images_per_prompt", num_images_per_prompt, "at least 1")
+        if guidance_scale is not None:
+            settings = (settings or SamplingConfig()).replace(guidance=guidance_scale)
+        prompts, classes = (repeated(asked, num_images_per_prompt) for asked in (prompt, class_label))
+        several = next((asked for asked in (prompts, classes) if not isinstance(asked, str | None)), None)
+        count = num_images_per_prompt if several is None else len(several)
+        condition = self.condition(classes, prompts)
+        painter = Painter(self.painting_prior(), backend, precision)
+        tokens, runs = [], seeds_of(seed, generator, count)
+        for done, (own_seed, numbers) in enumerate(runs):
+            told = condition if len(runs) == 1 or condition is None or condition.ndim == 1 else condition[[done]]
+            progress = share_of(callback, done, 1, len(runs))
+            batches = self._batches(painter, numbers, own_seed, settings, told, batch_size, progress)
+            tokens += [batch for batch, _ in batches]
+        return PipelineOutput(
+            self._shown(torch.cat(tokens), output_type),
+            [own_seed for own_seed, numbers in runs for _ in numbers],
+            [number for _, numbers in runs for number in numbers],
+        )
 
     def paint(
         self,
@@ -221,6 +317,13 @@ class Pipeline:
         found = {one: of(one) for one in dict.fromkeys(asked)}
         return torch.stack([found[one] for one in asked])
 
+    def _shown(self, tokens: Tensor, output_type: OutputType) -> list[Image.Image] | np.ndarray:
+        """Return painted tokens (n, h, w) in the form that was asked for."""
+        if output_type == "tokens":
+            return tokens.numpy()
+        frames = self._decode(tokens, self.frame_size)
+        return frames if output_type == "np" else [Image.fromarray(frame) for frame in frames]
+
     def _decode(self, tokens: Tensor, size: tuple[int, int] | None) -> np.ndarray:
         return np.concatenate([self.tokenizer.decode(part, size).cpu().numpy() for part in tokens.split(1)])
 
@@ -231,17 +334,24 @@ class Pipeline:
 
 
 def load(model: str | os.PathLike[str]) -> Pipeline:
-    """Load a model: the name of one that ships with bisquit, or a folder that `bisquit train` made.
+    """Load a model: one that ships, by its name; a folder that training made; or hf://owner/name[@revision].
 
+    The last is one of the Hugging Face Hub's, and is downloaded unless it was before; nothing else needs a network.
     Raises ModelError if there is no such model, if a file is damaged or of another version, or if its prior belongs to
     another tokenizer.
     """
     name = os.fspath(model)
-    if name in shipped_models() and not Path(model).is_dir():
+    if name.startswith(HUB_SCHEME):
+        hub_id = HubId.parse(name)
+        if hub_id is None:
+            raise ModelError(f"{name} is no name on the Hugging Face Hub: write {HUB_SCHEME}owner/name[@revision]")
+        folder = download(hub_id)
+        return _load_folder(folder, folder)
+    if name in shipped_models() and not Path(name).is_dir():
         owner = SHARED_TOKENIZERS.get(name, name)
         with as_file(_WEIGHTS / name) as folder, as_file(_WEIGHTS / owner) as tokenizer_folder:
             return _load_folder(folder, tokenizer_folder)
-    return _load_folder(Path(model), Path(model))
+    return _load_folder(Path(name), Path(name))
 
 
 def _load_folder(folder: Path, tokenizer_folder: Path) -> Pipeline:
@@ -249,9 +359,9 @@ def _load_folder(folder: Path, tokenizer_folder: Path) -> Pipeline:
         raise ModelError(
             f"{folder} is neither a folder nor a model that ships with bisquit: {', '.join(shipped_models()) or 'none'}"
         )
-    tokenizer = load_tokenizer(tokenizer_folder / TOKENIZER_FILE)
+    tokenizer, card = load_tokenizer(tokenizer_folder / TOKENIZER_FILE), _read_card(folder)
     if not (folder / PRIOR_FILE).exists():
-        return Pipeline(tokenizer)
+        return Pipeline(tokenizer, card=card)
     saved = load_prior(folder / PRIOR_FILE)
     if saved.tokenizer != tokenizer.fingerprint():
         raise ModelError(
@@ -260,7 +370,15 @@ def _load_folder(folder: Path, tokenizer_folder: Path) -> Pipeline:
         )
     if tokenizer.grid(*saved.frame_size) != saved.prior.grid:
         raise ModelError(f"{folder}: frames of {saved.frame_size} have no grid {saved.prior.grid} of tokens")
-    return Pipeline(tokenizer, saved.prior, saved.frame_size, saved.conditions)
+    return Pipeline(tokenizer, saved.prior, saved.frame_size, saved.conditions, card)
+
+
+def _read_card(folder: Path) -> str:
+    """Return the card of a model; empty if there is none that can be read, for a model is of use without."""
+    try:
+        return (folder / CARD_FILE).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return ""
 
 
 def shipped_models() -> list[str]:

@@ -10,6 +10,8 @@ import click
 
 from bisquit.augmenting import AugmentConfig, Painted, chosen_classes, paint_class, write_pictures
 from bisquit.cli.options import (
+    FRAMES,
+    MODEL,
     OUTPUT,
     backend_options,
     device_option,
@@ -27,12 +29,19 @@ from bisquit.sampling import SamplingConfig
 
 
 @click.command()
-@click.option("--model", required=True, help="A shipped model's name, or a folder that `bisquit train prior` made.")
+@click.option(
+    "--model",
+    required=True,
+    type=MODEL,
+    help="A shipped model's name, a folder that `bisquit train prior` made, or hf://owner/name.",
+)
 @click.option(
     "-o", "--output", required=True, type=OUTPUT, help="A new folder, class by class, or a file that ends in .parquet."
 )
 @click.option("--classes", help="Which classes, with commas between them; all that the model knows if not given.")
-@click.option("--real", help="Frames that the model was trained on, of which no copy is to be among the new ones.")
+@click.option(
+    "--real", type=FRAMES, help="Frames that the model was trained on, of which no copy is to be among the new ones."
+)
 @seed_option
 @backend_options("auto")
 @device_option

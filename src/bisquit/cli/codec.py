@@ -11,7 +11,7 @@ from typing import NamedTuple
 import click
 import numpy as np
 
-from bisquit.cli.options import png_names, progress_bar, read_frames
+from bisquit.cli.options import MODEL, png_names, progress_bar, read_frames
 from bisquit.codec import Archive, Codec, RateConfig
 from bisquit.codec.archive import Entry
 from bisquit.errors import CodecError
@@ -27,7 +27,9 @@ Pixels = FrameSet | np.ndarray
 
 
 model_option = click.option(
-    "--model", help="A shipped model's name, or a folder that `bisquit train` made; by default those that ship."
+    "--model",
+    type=MODEL,
+    help="A shipped model's name, a folder that `bisquit train` made, or hf://owner/name; by default those that ship.",
 )
 batch_option = click.option(
     "--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Pictures at a time."

@@ -10,6 +10,7 @@ import click
 import numpy as np
 
 from bisquit.cli.options import (
+    MODEL,
     OUTPUT,
     backend_options,
     condition_options,
@@ -33,7 +34,9 @@ PICTURE = click.Path(path_type=Path)
 def _edit_options(function: Function) -> Function:
     """Add the flags that all edits share."""
     options = (
-        click.option("--model", default=EDITS, show_default=True, help="A shipped model's name, or a folder."),
+        click.option(
+            "--model", type=MODEL, default=EDITS, show_default=True, help="A shipped model's name, or a folder."
+        ),
         click.option("-n", "--number", type=click.IntRange(min=1), default=1, show_default=True, help="How many."),
         click.option("-o", "--output", required=True, type=OUTPUT, help="The picture to write; numbered, if several."),
         seed_option,

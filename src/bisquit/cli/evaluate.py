@@ -19,6 +19,8 @@ from rich.text import Text
 from bisquit.atomic import atomic_file
 from bisquit.augmenting import chosen_classes
 from bisquit.cli.options import (
+    FRAMES,
+    MODEL,
     OUTPUT,
     backend_options,
     device_option,
@@ -63,8 +65,13 @@ SHOWN = 16  # pairs on the sheet of --neighbours
 
 
 @click.command()
-@click.option("--model", required=True, help="A shipped model's name, or a folder that `bisquit train` made.")
-@click.option("--frames", required=True, help="Frames: a Parquet file, a folder, a glob, or bundled.")
+@click.option(
+    "--model",
+    required=True,
+    type=MODEL,
+    help="A shipped model's name, a folder that `bisquit train` made, or hf://owner/name.",
+)
+@click.option("--frames", required=True, type=FRAMES, help="Frames: a Parquet file, a folder, a glob, or bundled.")
 @click.option("--json", "output", type=OUTPUT, help="A file for all figures as JSON.")
 @click.option("--report", type=OUTPUT, help="A page of figures and pictures: .html, or .md with a folder of them.")
 @click.option(
@@ -84,6 +91,7 @@ SHOWN = 16  # pairs on the sheet of --neighbours
 )
 @click.option(
     "--real",
+    type=FRAMES,
     default="bundled:train",
     show_default=True,
     help="Frames of other races than those of --frames, best all that the model was trained on: --samples are compared "

@@ -16,26 +16,27 @@ from rich.text import Text
 from torch import nn
 
 from bisquit.checkpoint import TOKENIZER_FILE
-from bisquit.cli.options import progress_bar
+from bisquit.cli.options import MODEL, progress_bar
 from bisquit.evaluation import codebook_health
 from bisquit.frames import FrameSet, load_frames
-from bisquit.frames.listing import PARQUET_SUFFIX, PICTURE_SUFFIXES
+from bisquit.frames.listing import PICTURE_SUFFIXES, TABLE_SUFFIXES
 from bisquit.generate import Pipeline, load, shipped_models
+from bisquit.hub import HUB_SCHEME
 from bisquit.tokens import TokenSet
 
 
 @click.command()
-@click.argument("what")
+@click.argument("what", metavar="WHAT", type=MODEL)
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def command(what: str, as_json: bool) -> None:
     """Say what a model, a file of tokens or a set of frames holds.
 
-    WHAT is a shipped model's name, a folder that `bisquit train` made, a file that `bisquit tokenize` wrote, or frames
-    as elsewhere.
+    WHAT is a shipped model's name, a folder that `bisquit train` made, a model of the Hugging Face Hub, hf://owner/name,
+    a file that `bisquit tokenize` wrote, or frames as elsewhere.
     """
-    if what in shipped_models() or (Path(what) / TOKENIZER_FILE).exists():
+    if what in shipped_models() or what.startswith(HUB_SCHEME) or (Path(what) / TOKENIZER_FILE).exists():
         facts = _of_model(load(what))
-    elif Path(what).is_file() and Path(what).suffix.lower() not in (PARQUET_SUFFIX, *PICTURE_SUFFIXES):
+    elif Path(what).is_file() and Path(what).suffix.lower() not in (*TABLE_SUFFIXES, *PICTURE_SUFFIXES):
         facts = _of_tokens(TokenSet.load(what))
     else:
         with progress_bar("reading frames") as progress:

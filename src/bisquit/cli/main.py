@@ -7,6 +7,7 @@ import os
 import sys
 
 import click
+from click.shell_completion import CompletionItem
 
 from bisquit.errors import BisquitError, RunStopped
 
@@ -24,6 +25,9 @@ VERBS = {
     "evaluate": ("bisquit.cli.evaluate", "Measure a model on frames."),
     "view": ("bisquit.cli.view", "Show what a model finds odd in a picture, and what a token looks at."),
     "info": ("bisquit.cli.info", "Say what is in a model, a file of tokens or a set of frames."),
+    "export": ("bisquit.cli.export", "Write a tokenizer as ONNX, for programs that have no PyTorch."),
+    "push": ("bisquit.cli.push", "Save a model to the Hugging Face Hub, with its card."),
+    "completion": ("bisquit.cli.completion", "Print what has a shell complete commands."),
     "doctor": ("bisquit.cli.doctor", "Say what of bisquit works on this machine, and what the rest needs."),
 }
 
@@ -40,6 +44,11 @@ class Verbs(click.Group):
         command = importlib.import_module(VERBS[cmd_name][0]).command
         assert isinstance(command, click.Command)
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Name the verbs without importing them, as click's own group would to see which are hidden."""
+        verbs = [CompletionItem(name, help=text) for name, (_, text) in VERBS.items() if name.startswith(incomplete)]
+        return verbs + click.Command.shell_complete(self, ctx, incomplete)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Verbs"):

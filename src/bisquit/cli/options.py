@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from bisquit.engine import BACKENDS, PRECISIONS
-from bisquit.frames import FrameSet, load_frames, load_splits
+from bisquit.frames import BUNDLED, FrameSet, load_frames, load_splits
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 OUTPUT = click.Path(path_type=Path)
@@ -30,6 +31,30 @@ class FrameSize(click.ParamType[tuple[int, int]]):
         if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
             self.fail(f"{value} must be height x width in pixels, such as 100x150", param, ctx)
         return int(height), int(width)
+
+
+class Named(click.ParamType[str]):
+    """A name of something that there is, or else of a file or folder; a shell completes both. Any text is taken."""
+
+    def __init__(
+        self, name: str, names: Callable[[], Iterable[str]], else_a: Literal["file", "dir"] | None = None
+    ) -> None:
+        """name: what help calls it. names: of what there is, asked for when a shell wants to know."""
+        self.name, self._names, self._else_a = name, names, else_a
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        paths = [CompletionItem(incomplete, type=self._else_a)] if self._else_a else []
+        return paths + [CompletionItem(name) for name in self._names() if name.startswith(incomplete)]
+
+
+def _shipped() -> list[str]:
+    from bisquit.generate import shipped_models  # which imports PyTorch
+
+    return shipped_models()
+
+
+MODEL = Named("model", _shipped, "dir")
+FRAMES = Named("frames", lambda: (BUNDLED,), "file")
 
 
 def frames_options(function: Function) -> Function:

@@ -8,16 +8,30 @@ import click
 import numpy as np
 import torch
 
-from bisquit.cli.options import OUTPUT, device_option, frames_options, png_names, progress_bar, read_frames
+from bisquit.cli.options import (
+    FRAMES,
+    MODEL,
+    OUTPUT,
+    device_option,
+    frames_options,
+    png_names,
+    progress_bar,
+    read_frames,
+)
 from bisquit.evaluation import ReconstructionMeter
 from bisquit.frames import paired_sheet, read_frame, write_frame
-from bisquit.frames.listing import PARQUET_SUFFIX
+from bisquit.frames.listing import TABLE_SUFFIXES
 from bisquit.generate import Pipeline, load
 
 
 @click.command()
-@click.option("--model", required=True, help="A shipped model's name, or a folder that `bisquit train` made.")
-@click.argument("source", metavar="IN")
+@click.option(
+    "--model",
+    required=True,
+    type=MODEL,
+    help="A shipped model's name, a folder that `bisquit train` made, or hf://owner/name.",
+)
+@click.argument("source", metavar="IN", type=FRAMES)
 @click.option(
     "-o",
     "--output",
@@ -44,7 +58,7 @@ def command(
     """
     pipeline = load(model).to(device)
     meter = ReconstructionMeter()
-    if Path(source).is_file() and Path(source).suffix.lower() != PARQUET_SUFFIX:
+    if Path(source).is_file() and Path(source).suffix.lower() not in TABLE_SUFFIXES:
         frame = read_frame(source, size)
         write_frame(_through_tokens(pipeline, frame[None], meter)[0], output)
     else:

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from bisquit.cli.options import (
+    MODEL,
     OUTPUT,
     backend_options,
     condition_options,
@@ -24,7 +25,12 @@ from bisquit.sampling import SamplingConfig
 
 
 @click.command()
-@click.option("--model", required=True, help="A shipped model's name, or a folder that `bisquit train prior` made.")
+@click.option(
+    "--model",
+    required=True,
+    type=MODEL,
+    help="A shipped model's name, a folder that `bisquit train prior` made, or hf://owner/name.",
+)
 @click.option("-n", "--number", type=click.IntRange(min=1), default=16, show_default=True, help="How many frames.")
 @seed_option
 @click.option("-o", "--output", required=True, type=OUTPUT, help="The sheet to write, such as sheet.png.")

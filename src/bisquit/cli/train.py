@@ -9,10 +9,22 @@ from typing import Any, TypeVar
 import click
 
 from bisquit.captions import SHIPPED, load_captions
-from bisquit.cli.options import OUTPUT, frames_options, part_option, progress_bar, read_frames, report_skipped
+from bisquit.card import write_card
+from bisquit.cli.options import (
+    FRAMES,
+    MODEL,
+    OUTPUT,
+    Named,
+    frames_options,
+    part_option,
+    progress_bar,
+    read_frames,
+    report_skipped,
+)
 from bisquit.cli.settings import override, settings_options
 from bisquit.frames import BUNDLED, FrameSet, load_splits
 from bisquit.generate import load, load_feature_network, shipped_models
+from bisquit.hub import HUB_SCHEME
 from bisquit.presets import PRESETS, get_preset
 from bisquit.priors import KINDS, of_kind
 from bisquit.quantizers import default_quantizer, quantizer_kinds
@@ -27,14 +39,19 @@ from bisquit.training import (
 )
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+PRESET = Named("preset", lambda: PRESETS)
 
 
 def _run_on_frames_options(function: Function) -> Function:
     """Add the flags of a run that trains on frames."""
     options = (
-        click.option("--preset", required=True, help=f"The recipe to start from: {', '.join(PRESETS)}."),
-        click.option("--frames", required=True, help="Frames: a Parquet file, a folder, a glob, or bundled."),
-        click.option("--valid-frames", help="Frames to validate on; else some races of --frames are held out."),
+        click.option("--preset", required=True, type=PRESET, help=f"The recipe to start from: {', '.join(PRESETS)}."),
+        click.option(
+            "--frames", required=True, type=FRAMES, help="Frames: a Parquet file, a folder, a glob, or bundled."
+        ),
+        click.option(
+            "--valid-frames", type=FRAMES, help="Frames to validate on; else some races of --frames are held out."
+        ),
         click.option("--out", required=True, type=OUTPUT, help="The folder of the run."),
         click.option("--resume", is_flag=True, help="Go on with the run in --out if there is one."),
         frames_options,
@@ -59,7 +76,7 @@ def command() -> None:
     type=click.Choice(list(quantizer_kinds())),
     help="Take this quantizer, as it is by default and with as many bits, in place of the preset's.",
 )
-@click.option("--start", help="A tokenizer to start from: what fits of it; more bits grow from its own.")
+@click.option("--start", type=MODEL, help="A tokenizer to start from: what fits of it; more bits grow from its own.")
 @click.option("--features", type=OUTPUT, help="The network for --perceptual-weight; else the one that ships.")
 @settings_options(TokenizerRecipe)
 def tokenizer(
@@ -84,18 +101,23 @@ def tokenizer(
     train_tokenizer(
         recipe, train, valid, out, resume=resume, preset=preset, sources=sources, start=begun, network=network
     )
+    write_card(out)
     click.echo(f"tokenizer in {out}")
 
 
 @command.command()
-@click.option("--preset", required=True, help=f"The recipe to start from: {', '.join(PRESETS)}.")
+@click.option("--preset", required=True, type=PRESET, help=f"The recipe to start from: {', '.join(PRESETS)}.")
 @click.option(
     "--prior", "kind", type=click.Choice([*KINDS]), help="Another kind of prior than the preset's, of the same shape."
 )
 @click.option("--tokens", type=OUTPUT, help="Tokens to train on, as `bisquit tokenize` writes them.")
 @click.option("--valid-tokens", required=True, type=OUTPUT, help="Tokens of the same tokenizer to validate on.")
-@click.option("--frames", help="Frames to train on instead, changed at random and tokenized anew each time.")
-@click.option("--start", help="A model whose prior to start from: what fits of it; more bits grow from its own.")
+@click.option(
+    "--frames", type=FRAMES, help="Frames to train on instead, changed at random and tokenized anew each time."
+)
+@click.option(
+    "--start", type=MODEL, help="A model whose prior to start from: what fits of it; more bits grow from its own."
+)
 @click.option("--captions", help=f"Sentences about the classes to learn words from: a table, or {', '.join(SHIPPED)}.")
 @click.option("--out", required=True, type=OUTPUT, help="The folder of the run.")
 @click.option("--resume", is_flag=True, help="Go on with the run in --out if there is one.")
@@ -144,6 +166,7 @@ def prior(
         start_conditions=begun.conditions if begun else None,
         captions=sentences,
     )
+    write_card(out)
     click.echo(f"model in {out}")
 
 
@@ -201,6 +224,6 @@ def _named(**models: str | Path | None) -> dict[str, str]:
 
 
 def _source(name: str | Path) -> str:
-    """Return where something came from, as an absolute path; what ships with bisquit by its name."""
-    ships = str(name) in (BUNDLED, *shipped_models(), *SHIPPED) or str(name).startswith(f"{BUNDLED}:")
-    return str(name) if ships else str(Path(name).absolute())
+    """Return where something came from, as an absolute path; what ships with bisquit, or is the Hub's, by its name."""
+    has_name = str(name) in (BUNDLED, *shipped_models(), *SHIPPED) or str(name).startswith((f"{BUNDLED}:", HUB_SCHEME))
+    return str(name) if has_name else str(Path(name).absolute())

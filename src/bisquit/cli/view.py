@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 import numpy as np
 
-from bisquit.cli.options import OUTPUT, device_option
+from bisquit.cli.options import MODEL, OUTPUT, device_option
 from bisquit.errors import ModelError
 from bisquit.evaluation import bits_sheet
 from bisquit.evaluation.views import attention, attention_picture, surprise
@@ -16,7 +16,9 @@ from bisquit.generate import Pipeline, load
 from bisquit.priors import Prior
 
 PICTURE = click.Path(path_type=Path)
-model_option = click.option("--model", required=True, help="A shipped model's name, or a folder with a prior.")
+model_option = click.option(
+    "--model", required=True, type=MODEL, help="A shipped model's name, or a folder with a prior."
+)
 output_option = click.option("-o", "--output", required=True, type=OUTPUT, help="The picture to write.")
 
 

@@ -1,6 +1,6 @@
 """Pictures in and out: where they come from, how they are decoded and cached, how a set is split, how they are shown.
 
-    source ──listing──> files ──parquet | imagefolder──> records ──decode──> pixels ──cache──> FrameSet
+    source ──listing──> files ──tables | imagefolder──> records ──decode──> pixels ──cache──> FrameSet
     FrameSet ──split──> train, valid ──augment──> varied frames
     videos, screenshots ──video, recording──> a folder of pictures, which is a source
 

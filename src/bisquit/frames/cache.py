@@ -28,11 +28,11 @@ from bisquit.frames.decode import decode_records
 from bisquit.frames.frameset import FrameSet
 from bisquit.frames.imagefolder import PictureRecords
 from bisquit.frames.listing import Listing
-from bisquit.frames.parquet import ParquetRecords
 from bisquit.frames.record import BadFrames, Known, Records
+from bisquit.frames.tables import TableRecords
 from bisquit.progress import Progress
 
-_FORMAT = 1
+_FORMAT = 2
 _PIXELS_NAME = "pixels.npy"
 _FRAMES_NAME = "frames.json"
 
@@ -108,7 +108,7 @@ def _fill(
     folder: Path, listing: Listing, size: tuple[int, int] | None, bad: BadFrames, progress: Progress | None
 ) -> None:
     """Decode the frames of `listing` into an entry's two files."""
-    records: Records = ParquetRecords(listing, bad) if listing.parquet else PictureRecords(listing, bad)
+    records: Records = TableRecords(listing, bad) if listing.tables else PictureRecords(listing, bad)
     with (
         (folder / _PIXELS_NAME).open("wb") as file,
         closing(decode_records(records, size, bad, progress)) as decoded,  # its threads end with it

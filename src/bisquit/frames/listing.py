@@ -14,25 +14,28 @@ BUNDLED = "bundled"
 BUNDLED_SPLITS = ("train", "valid")
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 PARQUET_SUFFIX = ".parquet"
+ARROW_SUFFIX = ".arrow"
+TABLE_SUFFIXES = (PARQUET_SUFFIX, ARROW_SUFFIX)
 METADATA_NAME = "metadata.csv"
+_KINDS = ("Parquet files", "Arrow files", "pictures")
 
 
 @dataclass(frozen=True)
 class Listing:
-    """The files of a source, sorted: Parquet files or pictures, never both.
+    """The files of a source, sorted: Parquet files, Arrow files or pictures, of one kind alone.
 
     Names of frames are paths relative to `root`. `metadata` holds the metadata.csv files of a folder of pictures.
     """
 
     root: Path
-    parquet: tuple[Path, ...] = ()
+    tables: tuple[Path, ...] = ()
     pictures: tuple[Path, ...] = ()
     metadata: tuple[Path, ...] = ()
 
     @property
     def files(self) -> tuple[Path, ...]:
         """Every file whose content the frames come from."""
-        return self.parquet + self.pictures + self.metadata
+        return self.tables + self.pictures + self.metadata
 
     def name(self, path: Path) -> str:
         """Return a file's name as the frames and the messages have it: relative to `root`, with forward slashes."""
@@ -40,10 +43,10 @@ class Listing:
 
 
 def list_files(source: str | os.PathLike[str]) -> Listing:
-    """Find the files of a source: a Parquet file, a picture, a folder of either, a glob, or a bundled set.
+    """Find the files of a source: a Parquet or Arrow file, a picture, a folder of either, a glob, or a bundled set.
 
     Folders are searched to any depth; hidden files and folders are passed over. Raises FrameError if there is no such
-    source, if it holds no frames, or if it holds both Parquet files and pictures.
+    source, if it holds no frames, or if it holds files of more than one kind.
     """
     text = os.fspath(source)
     if text == BUNDLED or text.startswith(f"{BUNDLED}:"):
@@ -55,7 +58,7 @@ def list_files(source: str | os.PathLike[str]) -> Listing:
         return _sort_out(text, path.parent, [path])
     if glob.has_magic(text):
         return _sort_out(text, _fixed_part(path), _matches(path))
-    raise FrameError(f"{text} does not exist: give a Parquet file, a folder, a glob, or bundled")
+    raise FrameError(f"{text} does not exist: give a Parquet or Arrow file, a folder, a glob, or bundled")
 
 
 def can_name_folder(name: str) -> bool:
@@ -68,22 +71,24 @@ def _bundled(text: str) -> Listing:
     if not set(names) <= set(BUNDLED_SPLITS):
         raise FrameError(f"{text} is no set of frames: the bundled ones are bundled, bundled:train and bundled:valid")
     folder = Path(__file__).parent / BUNDLED
-    return Listing(folder, parquet=tuple(folder / f"{name}{PARQUET_SUFFIX}" for name in names))
+    return Listing(folder, tables=tuple(folder / f"{name}{PARQUET_SUFFIX}" for name in names))
 
 
 def _sort_out(source: str, root: Path, paths: Iterable[Path], *, with_metadata: bool = False) -> Listing:
     ordered = sorted(set(paths), key=lambda path: path.as_posix())
-    parquet = tuple(path for path in ordered if path.suffix.lower() == PARQUET_SUFFIX)
-    pictures = tuple(path for path in ordered if path.suffix.lower() in PICTURE_SUFFIXES)
-    if parquet and pictures:
+    kinds = ((PARQUET_SUFFIX,), (ARROW_SUFFIX,), PICTURE_SUFFIXES)
+    parquet, arrow, pictures = (tuple(path for path in ordered if path.suffix.lower() in kind) for kind in kinds)
+    found = [(what, paths[0]) for what, paths in zip(_KINDS, (parquet, arrow, pictures), strict=True) if paths]
+    if len(found) > 1:
+        (one, first), (other, second), *_ = found
         raise FrameError(
-            f"{source} holds both Parquet files ({parquet[0].name}) and pictures ({pictures[0].name}): "
-            f"choose one kind with a glob such as '{source}/*{PARQUET_SUFFIX}'"
+            f"{source} holds both {one} ({first.name}) and {other} ({second.name}): "
+            f"choose one kind with a glob such as '{source}/*{first.suffix}'"
         )
-    if not parquet and not pictures:
-        raise FrameError(f"{source} holds no frames: no Parquet file and no JPEG, PNG or WebP picture was found")
+    if not found:
+        raise FrameError(f"{source} holds no frames: no Parquet or Arrow file, no JPEG, PNG or WebP picture was found")
     metadata = tuple(path for path in ordered if path.name == METADATA_NAME) if with_metadata and pictures else ()
-    return Listing(root, parquet, pictures, metadata)
+    return Listing(root, parquet or arrow, pictures, metadata)
 
 
 def visible_files(folder: Path) -> Iterator[Path]:

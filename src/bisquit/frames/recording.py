@@ -238,8 +238,8 @@ def _read(source: Path, config: ImportConfig, bad: BadFrames, progress: Progress
 def _read_pictures(source: Path, bad: BadFrames, progress: Progress | None) -> Generator[Moment]:
     """Yield the pictures of a folder, or a single one, by path, as moments of which no more is known."""
     listing = list_files(source)
-    if listing.parquet:
-        raise FrameError(f"{source} holds Parquet files, which are frames already: train on them as they are")
+    if listing.tables:
+        raise FrameError(f"{source} holds Parquet or Arrow files, which are frames already: train on them as they are")
     for number, path in enumerate(listing.pictures):
         try:
             frame = decode_picture(path, str(path))

@@ -1,19 +1,21 @@
-"""Frames from Parquet files in the schema of the data card."""
+"""Frames from Parquet files in the schema of the data card, and to and from Hugging Face's `datasets`."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from bisquit.errors import FrameError
 from bisquit.frames import load_frames
 from bisquit.frames.listing import list_files
-from bisquit.frames.parquet import ParquetRecords
 from bisquit.frames.record import BadFrames
+from bisquit.frames.tables import TableRecords
 
 
 def test_frames_come_back_to_the_pixel_with_names_classes_and_races(tmp_path, make_frames, write_parquet):
@@ -110,7 +112,7 @@ def test_file_of_one_row_group_is_not_held_in_memory(tmp_path):
     )
     del cells
     before = pa.total_allocated_bytes()
-    records = ParquetRecords(list_files(tmp_path / "a.parquet"), BadFrames(skip=False))
+    records = TableRecords(list_files(tmp_path / "a.parquet"), BadFrames(skip=False))
     most = max(pa.total_allocated_bytes() - before for _ in records)
     assert most < 8_000_000  # of 20 MB
 
@@ -120,3 +122,50 @@ def test_nothing_readable_is_an_error_even_when_skipping(tmp_path, write_parquet
         load_frames(write_parquet(tmp_path / "a.parquet", [b"text"]), skip_bad=True)
     with pytest.raises(FrameError, match=r"no frame .* could be read.*hold none"):
         load_frames(write_parquet(tmp_path / "b.parquet", []))
+
+
+CLASSES = ("ice", "sand")
+
+
+def dataset_of(frames: np.ndarray, labels: list[int]) -> Any:
+    """Return a set of `datasets`, with its own types for pictures and classes."""
+    import datasets
+
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=list(CLASSES))})
+    pictures = [Image.fromarray(frame) for frame in frames]
+    return datasets.Dataset.from_dict({"image": pictures, "label": labels}, features=features)
+
+
+@pytest.fixture
+def quiet_datasets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have `datasets` draw no bars, and ask no network."""
+    monkeypatch.setattr("datasets.config.HF_DATASETS_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+
+@pytest.mark.usefixtures("quiet_datasets")
+def test_what_datasets_saves_is_read_with_the_names_of_its_classes(tmp_path: Path, make_frames):
+    frames, labels = make_frames(40), [0, 1, 1, -1] * 10
+    saved = dataset_of(frames, labels)
+    saved.save_to_disk(tmp_path / "saved", num_shards=2)
+    saved.to_parquet(tmp_path / "saved.parquet")
+    for source in (tmp_path / "saved", tmp_path / "saved.parquet"):
+        loaded = load_frames(source)
+        np.testing.assert_array_equal(loaded[:], frames)
+        assert loaded.classes == CLASSES
+        assert loaded.labels.tolist() == labels
+    assert load_frames(tmp_path / "saved").names[0] == "data-00000-of-00002.arrow#0"
+
+
+@pytest.mark.usefixtures("quiet_datasets")
+def test_a_cut_arrow_file_is_named_and_kinds_are_not_mixed(tmp_path: Path, make_frames, write_parquet):
+    dataset_of(make_frames(4), [0, 1, 0, 1]).save_to_disk(tmp_path / "saved")
+    (file,) = (tmp_path / "saved").glob("*.arrow")
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(FrameError, match=r"arrow is no readable Arrow file"):
+        load_frames(tmp_path / "saved")
+    file.write_bytes(whole)
+    write_parquet(tmp_path / "saved" / "a.parquet", make_frames(1))
+    with pytest.raises(FrameError, match=r"both Parquet files \(a\.parquet\) and Arrow files \(data-00000"):
+        load_frames(tmp_path / "saved")
