@@ -180,11 +180,11 @@ def _measured_said(budget: Budget) -> str:
         f"which have no choice among tokens) and judged by the {budget.valid_frames:,} valid frames, of races that "
         "none has seen: Fréchet distance in the features of the network that tells tracks apart, ± half of a 95% "
         "interval, precision and recall there. Bits a frame are those of the valid frames, ± the standard error, "
-        "exact but for two: in any order they are those of raster order alone; of a masked prior they are at most so many (≤), the "
-        f"mean over orders, estimated by {budget.masks} masks of each frame, for tokens painted one by one at random: "
-        "painted in rounds, tokens of a round are taken as independent, of which this says nothing. A flow tells none "
-        "(–). Seconds are medians in alternation, for one picture and for a batch of 64, on PyTorch's path for all and "
-        "by the engine where it runs a family. A flow's pictures go through the network one by one."
+        "exact but for two: in any order they are those of raster order alone; of a masked prior they are at most so "
+        f"many (≤), the mean over orders, estimated by {budget.masks} masks of each frame, for tokens painted one by "
+        "one at random: painted in rounds, tokens of a round are taken as independent, of which this says nothing. A "
+        "flow tells none (–). Seconds are medians in alternation, for one picture and for a batch of 64, on PyTorch's "
+        "path for all and by the engine where it runs a family. A flow's pictures go through the network one by one."
     )
 
 
