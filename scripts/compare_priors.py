@@ -2,12 +2,15 @@
 
     python scripts/compare_priors.py --frames 'FRAMES/train-0*.parquet' --valid-frames FRAMES/valid-00.parquet
 
-`--dry` lists the runs and says how long they take: most of a day on two cores as it is, minutes with `--limit 300
---samples 100 --sizes 32x2x2,48x2x2 --tokenizer-epochs 1`. Every training is a `bisquit` command, printed before it
-runs; what is done already is not done again, a training that was interrupted goes on, and the page is written anew
-after each run, from what there is. Beside it lies docs/compare-priors.json with all figures, from which another
-checkout goes on. `--take NAME=MODEL` takes a finished model in place of a run, and one that ships under a run's name is
-taken by itself. The last line is one JSON object with a row for each prior, size and way to paint.
+`--dry` lists the runs and says how long they take: most of a day on two cores as it is; ten minutes, to see it all
+work, with `--limit 200 --samples 70 --sizes 32x2x2 --epochs 1 --tokenizer-epochs 1 --masked-steps 4,8 --euler-steps 4`
+and other `--runs` and `--docs`. `--part` and `--only` choose, and what is left out is gone on with later.
+
+Every training is a `bisquit` command, printed before it runs; what is done already is not done again, a training that
+was interrupted goes on, and the page is written anew after each run, from what there is. Beside it lies
+docs/compare-priors.json with all figures, from which another checkout goes on. `--take NAME=MODEL` takes a finished
+model in place of a run, and one that ships under a run's name is taken by itself. The last line is one JSON object with
+a row for each prior, size and way to paint.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import argparse
 import json
 import shlex
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -36,7 +40,7 @@ from bisquit.frames.listing import list_files
 from bisquit.generate import load, shipped_models
 
 ROOT = Path(__file__).resolve().parent.parent
-SIZES = (Size(128, 4, 4), Size(256, 6, 4))
+SIZES = (Size(128, 4, 4), Size(192, 6, 4))
 
 
 def main() -> None:
@@ -95,11 +99,11 @@ def parse() -> argparse.Namespace:
     spent.add_argument("--limit", type=int, help="frames to train on, and as many to measure on, at most")
     spent.add_argument("--pictures", type=int, help="pictures that a prior is trained on; all frames if not given")
     spent.add_argument("--epochs", type=int, default=2, help="how often a prior sees them")
-    spent.add_argument("--tokenizer-epochs", type=int, default=4, help="epochs of every tokenizer")
+    spent.add_argument("--tokenizer-epochs", type=int, default=2, help="epochs of every tokenizer")
     spent.add_argument(
         "--start", default="", help="a model whose tokenizer all tokenizers begin with, as far as it fits"
     )
-    spent.add_argument("--samples", type=int, default=2000, help="new frames that are judged")
+    spent.add_argument("--samples", type=int, default=1000, help="new frames that are judged")
     spent.add_argument("--masks", type=int, default=4, help="of each valid frame, for the bound of the masked family")
     spent.add_argument("--rounds", type=int, default=3, help="of timing 64 pictures; three times as many of one")
     spent.add_argument("--hours", type=float, default=float("inf"), help="start no run after so many hours")
@@ -220,7 +224,7 @@ def command(options: argparse.Namespace, budget: Budget) -> str:
     words += [f"--limit {options.limit}"] if options.limit else []
     words += [f"--start {shlex.quote(budget.start)}"] if budget.start else []
     words += [f"--take {shlex.quote(f'{name}={model}')}" for name, model in budget.taken.items() if name != model]
-    flags = trainings.filled(" ".join(words)).replace("\n", " \\\n        ")
+    flags = " \\\n        ".join(textwrap.wrap(" ".join(words), width=100, break_on_hyphens=False))
     return (
         f"    python scripts/compare_priors.py --frames 'FRAMES/{frames}' \\\n"
         f"        --valid-frames 'FRAMES/{valid_frames}' \\\n        {flags}"

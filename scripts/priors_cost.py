@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from itertools import accumulate
 
-from priors_plan import Budget, Painting, PriorRun, Run, Timing, TokenizerRun, Way
+from priors_plan import FAMILIES, Budget, Painting, PriorRun, Run, Timing, TokenizerRun, Way
 from scaling_plan import FLOPS_PER_S
 
 from bisquit.priors import FlowConfig, PartsConfig
@@ -22,10 +22,12 @@ TOKENIZER_PER_S = 18.0
 """Frames a second that the `best` preset's tokenizer trains on, on two cores; once more is to tokenize and measure."""
 JUDGED_PER_S = 60.0
 """New frames a second that are decoded and judged."""
-ENGINE_FLOPS_PER_S, TORCH_FLOPS_PER_S = 40e9, 25e9
-"""Of painting 64 pictures, on two cores."""
-PASS_S = {1: 0.002, 64: 0.01}
-"""What a pass costs beside its products on PyTorch's path, most of it noise and races, by pictures."""
+ENGINE_FLOPS_PER_S, TORCH_FLOPS_PER_S = 40e9, 75e9
+"""Of painting, on two cores."""
+PASS_S, RACE_S = 0.0025, 0.00017
+"""What a pass and the race for a token cost beside the products, on PyTorch's path."""
+STILL_MASKED = 0.64
+"""Share of the tokens that is still masked in the mean round."""
 
 
 def products(run: PriorRun, budget: Budget) -> float:
@@ -91,10 +93,11 @@ def seconds(run: Run, budget: Budget, rounds: int) -> float:
 
 def painting_seconds(run: PriorRun, way: Way, budget: Budget, pictures: int, on_torch: bool = False) -> float:
     """Return about how long pictures take to paint on two cores, in one batch."""
-    passes = budget.passes(run.family, way)
+    passes, tokens = budget.passes(run.family, way), sum(budget.scales(run.family))
     again = passes if run.family in ("masked", "flow") else 1  # others compute a token once
     work = 2 * products(run, budget) * again * pictures
-    if run.family in ("raster", "any-order") and not on_torch:
+    if FAMILIES[run.family].has_engine and not on_torch:
         return work / ENGINE_FLOPS_PER_S
     calls = passes * (pictures if run.family == "flow" else 1)  # whose pictures go one by one
-    return work / TORCH_FLOPS_PER_S + calls * (PASS_S[1] if run.family == "flow" else PASS_S.get(pictures, 0.01))
+    races = {"flow": 0.0, "masked": STILL_MASKED * passes}.get(run.family, run.parts if run.family == "parts" else 1)
+    return work / TORCH_FLOPS_PER_S + calls * PASS_S + races * tokens * pictures * RACE_S
