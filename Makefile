@@ -9,7 +9,7 @@ DEMO := runs/demo
 export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo train-demo seed results ablations scaling tokenizers editing control augmentation bench bench-sampling bench-codec exact docs test sanitize fuzz check format constraints clean
+.PHONY: help setup demo train-demo seed results ablations scaling compare-priors tokenizers editing control augmentation bench bench-sampling bench-codec exact docs test sanitize fuzz check format constraints clean
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -57,6 +57,10 @@ scaling: $(VENV)/.bench ## Fit how loss falls with size, tokens and compute, wri
 	@test -n "$(TOKENIZER)" -a -n "$(FRAMES)" -a -n "$(VALID_FRAMES)" || \
 		{ echo "make scaling needs TOKENIZER=... FRAMES=... VALID_FRAMES=..." >&2; exit 1; }
 	$(BIN)/python scripts/scaling.py --tokenizer '$(TOKENIZER)' --frames '$(FRAMES)' --valid-frames '$(VALID_FRAMES)' $(ARGS)
+
+compare-priors: $(VENV)/.bench ## Set the families of priors side by side, write docs/compare-priors.md: FRAMES=... VALID_FRAMES=..., most of a day
+	@test -n "$(FRAMES)" -a -n "$(VALID_FRAMES)" || { echo "make compare-priors needs FRAMES=... VALID_FRAMES=..." >&2; exit 1; }
+	$(BIN)/python scripts/compare_priors.py --frames '$(FRAMES)' --valid-frames '$(VALID_FRAMES)' $(ARGS)
 
 tokenizers: $(VENV)/.setup ## Vary the best preset's tokenizer, sharpen its decoder, write docs/tokenizers.md: FRAMES=... VALID_FRAMES=..., some hours
 	@test -n "$(FRAMES)" -a -n "$(VALID_FRAMES)" || { echo "make tokenizers needs FRAMES=... VALID_FRAMES=..." >&2; exit 1; }

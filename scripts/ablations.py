@@ -18,12 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import trainings
 from ablation_page import page, plot, summary
 from ablation_plan import AXES, TRAIN_PICK, Budget, PriorRun, Run, TokenizerRun, chosen_rows, plan
-from trainings import FIGURES_FILE, CommandFailedError, gather, hold_to, save_json, taken, work_through
+from trainings import FIGURES_FILE, CommandFailedError, gather, hold_to, save_json, taken, work_through, write_frames
 
 from bisquit.atomic import atomic_file
 from bisquit.errors import BisquitError
@@ -245,18 +243,6 @@ def training_data(
     if not path.exists():
         taken(tokens, rows if run.epochs else np.resize(rows, work.budget.pictures)).save(path)
     return "--tokens", path
-
-
-def write_frames(source: str, rows: np.ndarray, path: Path) -> None:
-    """Write some rows of Parquet files, counted through all of them, to one file. Pictures keep their bytes."""
-    parts, first = [], 0
-    for file in list_files(source).parquet:
-        table = pq.read_table(file)
-        inside = np.sort(rows[(rows >= first) & (rows < first + table.num_rows)])
-        parts.append(table.take(inside - first))
-        first += table.num_rows
-    with atomic_file(path) as partial:
-        pq.write_table(pa.concat_tables(parts), partial, row_group_size=100, compression="zstd")
 
 
 def write(work: Work, axes: list[str]) -> None:

@@ -115,21 +115,25 @@ class Scale:
 
         Tokens are fixed: they cannot be flipped or shifted.
         """
-        steps = run.steps(self.batch)
-        warm_up = min(self.longest_warm_up, round(WARM_UP * steps))
-        decay = min(self.slowest_decay, max(0.0, 1 - 1 / max(1.0, AVERAGED * steps)))
         size = run.size.transformer
         return (
             *("--no-flip", "--shift-px", "0", "--epochs", "1"),
             *("--width", str(size.width), "--n-layers", str(size.n_layers), "--n-heads", str(size.n_heads)),
             *("--feed-forward", str(size.feed_forward)),
-            *("--warmup-steps", str(warm_up), "--ema-decay", f"{decay:.4f}"),
+            *suited(run.steps(self.batch), self.longest_warm_up, self.slowest_decay),
         )
 
     def plan(self, sizes: Sequence[Size], largest: int) -> list[Run]:
         """Return a run of each size on `largest` pictures and on halves of them, cheapest first."""
         pictures = {max(1, largest >> halving) for halving in range(HALVINGS + 1)}
         return sorted((Run(size, count) for size in sizes for count in pictures), key=lambda run: self.flops(run))
+
+
+def suited(steps: int, longest_warm_up: int, slowest_decay: float) -> tuple[str, ...]:
+    """Return what is said of warm-up and averaging so that they suit a run of so many steps."""
+    warm_up = min(longest_warm_up, round(WARM_UP * steps))
+    decay = min(slowest_decay, max(0.0, 1 - 1 / max(1.0, AVERAGED * steps)))
+    return "--warmup-steps", str(warm_up), "--ema-decay", f"{decay:.4f}"
 
 
 def parameters(transformer: TransformerConfig, bits: int) -> int:

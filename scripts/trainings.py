@@ -25,10 +25,13 @@ from statistics import fmean
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 
 from bisquit.atomic import atomic_file
 from bisquit.errors import BisquitError
+from bisquit.frames.listing import list_files
 from bisquit.record import RECORD_FILE, RunRecord
 from bisquit.tokens import TokenSet
 
@@ -157,6 +160,18 @@ def taken(tokens: TokenSet, rows: np.ndarray) -> TokenSet:
     """Return some of the pictures of a set, in this order, as often as they are named."""
     groups = None if tokens.groups is None else tokens.groups[rows]
     return replace(tokens, tokens=tokens.tokens[rows], labels=tokens.labels[rows], groups=groups)
+
+
+def write_frames(source: str, rows: np.ndarray, path: Path) -> None:
+    """Write some rows of Parquet files, counted through all of them, to one file. Pictures keep their bytes."""
+    parts, first = [], 0
+    for file in list_files(source).parquet:
+        table = pq.read_table(file)
+        inside = np.sort(rows[(rows >= first) & (rows < first + table.num_rows)])
+        parts.append(table.take(inside - first))
+        first += table.num_rows
+    with atomic_file(path) as partial:
+        pq.write_table(pa.concat_tables(parts), partial, row_group_size=100, compression="zstd")
 
 
 def spread(numbers: Sequence[float], form: str) -> str:

@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from bisquit.errors import ConfigError, ModelError, ShapeError, TokenError
-from bisquit.evaluation import likelihood
+from bisquit.evaluation import likelihood, likelihood_bound
+from bisquit.priors import MaskedConfig, MaskedPrior
+from bisquit.transformer import TransformerConfig
 
 TOKENS = np.array([[[0, 1, 0], [0, 0, 0]], [[0, 0, 1], [1, 0, 0]], [[1, 1, 1], [1, 1, 1]]], dtype=np.uint8)
 
@@ -95,3 +97,55 @@ def test_unfit_tokens_are_refused(uniform_prior):
         likelihood(prior, TOKENS + 1, batch_size=1)
     with pytest.raises(ConfigError, match="batch_size is 0"):
         likelihood(prior, TOKENS, batch_size=0)
+
+
+def made_masked(bits: int, grid: tuple[int, int]) -> MaskedPrior:
+    """A masked prior of the weights that it begins with, made large enough for each to matter."""
+    transformer = TransformerConfig(width=8, n_layers=1, n_heads=2, feed_forward=12)
+    prior = MaskedPrior(MaskedConfig(transformer=transformer), bits, grid)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in prior.parameters():
+            parameter.copy_(0.5 * torch.randn(parameter.shape, generator=generator))
+    return prior
+
+
+def test_a_bound_is_the_bits_themselves_where_tokens_tell_nothing_of_one_another():
+    prior = made_masked(1, (2, 3))
+    with torch.no_grad():
+        prior.head.weight.zero_()
+        prior.head.bias.copy_(torch.tensor([0.25, 0.75]).log())
+    ones = np.ones((4, 2, 3), dtype=np.uint8)
+    found = likelihood_bound(prior, ones, batch_size=3, masks=2)
+    np.testing.assert_allclose(found.per_image_bits, 6 * math.log2(4 / 3), rtol=1e-6)
+    assert found.bits_per_image_stderr == pytest.approx(0, abs=1e-6)
+
+
+def test_a_bound_is_the_mean_of_the_bits_of_all_orders():
+    prior, tokens = made_masked(2, (1, 2)).eval(), np.array([[[3, 1]]])
+    x = torch.from_numpy(tokens)
+
+    def chance(place: int, known: bool) -> float:
+        masked = torch.ones(1, 1, 2, dtype=torch.bool)
+        masked[0, 0, 1 - place] = not known
+        return float(prior.logits(x, ~masked)[0, place].softmax(dim=0)[x[0, 0, place]])
+
+    with torch.no_grad():
+        orders = [chance(0, False) * chance(1, True), chance(1, False) * chance(0, True)]
+    found = likelihood_bound(prior, tokens.repeat(200, axis=0), batch_size=64, masks=50)
+    assert found.bits_per_image_stderr is not None
+    off = found.bits_per_image + sum(map(math.log2, orders)) / 2
+    assert abs(off) < 4 * found.bits_per_image_stderr
+    assert 0 < found.bits_per_image_stderr < 0.01 * found.bits_per_image
+    assert prior.training is False
+
+
+def test_masks_hang_on_the_seed_alone():
+    prior, tokens = made_masked(2, (2, 3)), np.random.default_rng(0).integers(0, 4, (5, 2, 3))
+    first, again, other = (likelihood_bound(prior, tokens, 2, seed=seed).bits_per_image for seed in (0, 0, 1))
+    assert first == again != other
+
+
+def test_a_bound_takes_one_mask_at_least():
+    with pytest.raises(ConfigError, match="masks is 0"):
+        likelihood_bound(made_masked(2, (2, 3)), np.zeros((1, 2, 3), dtype=np.int64), 1, masks=0)

@@ -142,3 +142,34 @@ def test_a_full_state_is_refused():
 def test_parts_that_cannot_be_are_refused(bits: int, fields: dict[str, int]):
     with pytest.raises(ConfigError, match=next(iter(fields))):
         PartsPrior(PartsConfig(transformer=TINY, **fields), bits, (2, 3))
+
+
+def test_independent_parts_are_told_of_other_tokens_and_not_of_one_another():
+    prior = made(independent=True)
+    tokens = tokens_of(prior, 1)
+    before = prior.logits(tokens)[0].view(6, 3, 4)
+    for part in range(3):
+        other = tokens.clone()
+        other[0, 0, 1] ^= 1 << 2 * part  # a bit of that part of token 1
+        differs = (prior.logits(other)[0].view(6, 3, 4) != before).any(dim=2)
+        assert not differs[:2].any()
+        assert differs[2:].all()
+
+
+def test_independent_parts_are_painted_with_their_chances_step_by_step():
+    prior = made(independent=True)
+    tokens = tokens_of(prior)
+    symbols, state = prior.to_symbols(tokens), prior.start(3)
+    full = prior.logits(tokens)
+    for step in range(prior.steps):
+        logits = prior.next_logits(state, symbols[:, step - 1] if step else None)
+        torch.testing.assert_close(logits, full[:, step])
+        torch.testing.assert_close(prior.logits_at(tokens, step), full[:, step])
+
+
+def test_a_prior_is_named_as_it_was_before_parts_could_be_independent():
+    prior = made()
+    with torch.no_grad():
+        for parameter in prior.parameters():
+            parameter.fill_(0.25)
+    assert prior.fingerprint() == "157429f418df2ca4"

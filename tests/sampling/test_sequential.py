@@ -413,6 +413,9 @@ def test_slack_judges_each_as_if_it_alone_were_likelier_or_less_likely():
     assert ranking.allowed()[0].tolist() == [True, True, False, False]
     assert ranking.allowed(0.2)[0].tolist() == [True, True, True, False]
     assert ranking.allowed(-0.2)[0].tolist() == [True, False, False, False]
+    for slack in (0.0, 0.2, -0.2):
+        some = ranking.allowed(slack, torch.tensor([[2, 0]]))
+        assert some[0].tolist() == ranking.allowed(slack)[0, [2, 0]].tolist()
 
 
 def test_rows_of_a_batch_are_judged_apart():

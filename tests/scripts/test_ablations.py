@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
 import sys
@@ -11,13 +10,13 @@ from typing import Any
 
 import ablations
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import trainings
 from ablation_page import compared, page, plot, summary, table, values
 from ablation_plan import AXES, BASE, Budget, PriorRun, TokenizerRun, chosen_rows, plan
 from PIL import Image
+from tests.scripts.noise import write_parquet
 from trainings import spread
 
 from bisquit.presets import get_preset
@@ -114,22 +113,9 @@ def test_taken_tokens_keep_what_is_known_of_them(make_tokenizer, make_noise) -> 
     assert taken.groups.tolist() == [2, 0, 2, 0, 2]
 
 
-def write_parquet(path: Path, seed: int, count: int) -> list[bytes]:
-    """Write frames of 10 x 15 pixels of noise, and return them encoded."""
-    generator = np.random.default_rng(seed)
-    encoded = []
-    for _ in range(count):
-        file = io.BytesIO()
-        Image.fromarray(generator.integers(0, 256, (10, 15, 3), dtype=np.uint8)).save(file, "JPEG")
-        encoded.append(file.getvalue())
-    image = pa.array([{"bytes": data, "path": None} for data in encoded])
-    pq.write_table(pa.table({"image": image, "race": pa.array([i // 2 for i in range(count)])}), path)
-    return encoded
-
-
 def test_rows_of_several_files_are_written_with_their_bytes(tmp_path: Path) -> None:
     encoded = write_parquet(tmp_path / "a.parquet", 0, 3) + write_parquet(tmp_path / "b.parquet", 1, 4)
-    ablations.write_frames(str(tmp_path / "*.parquet"), np.array([5, 1, 3]), tmp_path / "share" / "c.parquet")
+    trainings.write_frames(str(tmp_path / "*.parquet"), np.array([5, 1, 3]), tmp_path / "share" / "c.parquet")
     written = pq.read_table(tmp_path / "share" / "c.parquet")
     assert [cell["bytes"] for cell in written["image"].to_pylist()] == [encoded[row] for row in (1, 3, 5)]
     assert written["race"].to_pylist() == [0, 0, 1]

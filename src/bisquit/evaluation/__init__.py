@@ -6,7 +6,7 @@ from bisquit.evaluation.codebook import BitPair, CodebookHealth, codebook_health
 from bisquit.evaluation.count_baseline import CountModel
 from bisquit.evaluation.frechet import frechet_distance, frechet_interval
 from bisquit.evaluation.generation import Generation, check_judgeable, judge
-from bisquit.evaluation.likelihood import Likelihood, likelihood
+from bisquit.evaluation.likelihood import Likelihood, LikelihoodBound, likelihood, likelihood_bound
 from bisquit.evaluation.neighbours import Memorisation, Nearest, manifold, memorisation, nearest
 from bisquit.evaluation.page import bits_map_picture, bits_sheet, check_page, reconstruction_sheet, write_page
 from bisquit.evaluation.reconstruction import Reconstruction, ReconstructionMeter
@@ -20,6 +20,7 @@ __all__ = [
     "Evaluation",
     "Generation",
     "Likelihood",
+    "LikelihoodBound",
     "Memorisation",
     "Nearest",
     "Reconstruction",
@@ -35,6 +36,7 @@ __all__ = [
     "frechet_interval",
     "judge",
     "likelihood",
+    "likelihood_bound",
     "manifold",
     "memorisation",
     "nearest",

@@ -78,6 +78,8 @@ class Prior(nn.Module, ABC):
         settings = {**self.config.to_dict(), "bits": self.bits, "grid": self.grid}
         if not self.condition_size:
             settings.pop("condition_size", None)  # which settings had not when the first priors were named
+        if settings.get("independent") is False:
+            del settings["independent"]  # nor this one
         return fingerprint(settings, self)
 
     def check(self, tokens: Tensor) -> None:

@@ -7,8 +7,8 @@
     output    p00 p01 p02  p10 p11 p12 ...        (B, h w parts, 2**part_bits)  logits
 
 The chain rule makes it exact: every bit is predicted given all before it, and the transformer still runs but once a
-token. (Infinity, Han et al. 2024, arXiv:2412.04431, takes the bits of a token for independent of one another: what that
-loses, `parts` as small as a bit shows.)
+token. `independent` parts are told nothing of one another; as small as a bit each, they are the head of Infinity (Han
+et al. 2024, arXiv:2412.04431), which takes the bits of a token for independent. What that loses, the likelihood shows.
 """
 
 from __future__ import annotations
@@ -43,6 +43,8 @@ class PartsConfig(Settings):
     """How many parts of equally many bits a token is predicted in, one after another."""
     part_width: int = 256
     """Hidden channels of the network between one part and the next."""
+    independent: bool = False
+    """Take the parts of a token as independent of one another, given the tokens before."""
 
     def __post_init__(self) -> None:
         wanted = f"between 0 and {len(ABOVE)}"
@@ -81,7 +83,8 @@ class PartsPrior(SequentialPrior):
             nn.init.normal_(self.condition.weight, std=FIRST_STD)
         self.transformer = Transformer(config.transformer)
         self.heads = nn.ModuleList(
-            PartHead(before, self.symbols, width, config.part_width) for before in range(self.parts)
+            PartHead(0 if config.independent else before, self.symbols, width, config.part_width)
+            for before in range(self.parts)
         )
 
     @property
@@ -112,7 +115,7 @@ class PartsPrior(SequentialPrior):
         self.check(tokens)
         features = self._features(to_steps(tokens, path)[:, :-1], path)  # (B, h w, width)
         parts = self.to_symbols(tokens, path).unflatten(1, (-1, self.parts))  # (B, h w, parts)
-        logits = [head(features, parts[..., : head.before]) for head in self._heads()]
+        logits = [head(features, parts) for head in self._heads()]
         return torch.stack(logits, dim=2).flatten(1, 2)
 
     def logits_at(self, tokens: Tensor, step: int, path: Path | None = None) -> Tensor:
@@ -224,9 +227,12 @@ class PartHead(nn.Module):
         nn.init.zeros_(self.head.bias)
 
     def forward(self, features: Tensor, parts: Tensor) -> Tensor:
-        """Return logits (..., symbols) from features (..., width) and the parts before, (..., before) int64."""
+        """Return logits (..., symbols) from features (..., width) and parts, (..., before or more) int64.
+
+        Parts behind those before its own are not looked at.
+        """
         x = features
-        for table, part in zip(self.tables, parts.unbind(-1), strict=True):
+        for table, part in zip(self.tables, parts[..., : self.before].unbind(-1), strict=True):
             x = x + F.embedding(part, table)
         logits: Tensor = self.head(self.norm(x + self.mix(x)))
         return logits

@@ -45,7 +45,7 @@ def race(logits: Tensor, noise: Tensor, settings: SamplingConfig, doubt: float =
     winners = scores.masked_fill(~ranking.allowed(), -torch.inf).argmax(dim=1)
     rivals = scores.masked_fill(~ranking.allowed(doubt), -torch.inf).topk(2, dim=1)
     lead = rivals.values[:, 0] - rivals.values[:, 1]
-    is_surely_allowed = ranking.allowed(-doubt).gather(1, rivals.indices[:, :1])[:, 0]
+    is_surely_allowed = ranking.allowed(-doubt, rivals.indices[:, :1])[:, 0]
     return Race(winners, (lead < doubt) | ~is_surely_allowed)
 
 
@@ -59,25 +59,46 @@ class Ranking:
         self.descending, order = logits.sort(dim=1, descending=True)
         self.chance_before = F.pad(self.chances.gather(1, order).cumsum(dim=1), (1, 0))
 
-    def allowed(self, slack: float = 0.0) -> Tensor:
+    def allowed(self, slack: float = 0.0, tokens: Tensor | None = None) -> Tensor:
         """Return which tokens top-k, top-p and min-p leave, bool (B, codebook); the likeliest always stays.
 
         slack: each token is judged as if its own logit were higher by that much, all others as they are; lower, if it
-        is negative.
+        is negative. tokens: (B, n) int64, if only some are asked about; the result is then (B, n).
         """
-        settings, kept = self.settings, torch.ones_like(self.logits, dtype=torch.bool)
-        likelier = torch.searchsorted(-self.descending, -(self.logits + slack))  # how many others there are above each
-        likelier_chance = self.chance_before.gather(1, likelier)
-        if slack < 0:  # then each was counted among those above itself
-            likelier, likelier_chance = likelier - 1, likelier_chance - self.chances
+        logits = self.logits if tokens is None else self.logits.gather(1, tokens)
+        if slack >= 0:
+            return logits + slack >= self._least(slack)
+        settings, chances = self.settings, self.chances if tokens is None else self.chances.gather(1, tokens)
+        above = torch.searchsorted(-self.descending, -(logits + slack))  # how many there are, each itself among them
+        likelier, likelier_chance = above - 1, self.chance_before.gather(1, above) - chances
+        kept = torch.ones_like(logits, dtype=torch.bool)
         if settings.top_k > 0:
             kept &= likelier < settings.top_k
-        if settings.top_p < 1:  # the smallest set of likeliest tokens that has top_p together: Holtzman et al. 2020
+        if settings.top_p < 1:
             kept &= likelier_chance < settings.top_p + slack / settings.temperature
         if settings.min_p > 0:
-            least = self.descending[:, :1] + settings.temperature * math.log(settings.min_p)
-            kept &= self.logits + slack >= least
+            kept &= logits + slack >= self._least_of_min_p()
         return kept | (likelier == 0)
+
+    def _least(self, slack: float) -> Tensor:
+        """Return the logit from which on a token is left, (B, 1): that of one in the ranking, for all are judged alike.
+
+        None of those above a token is the token itself, where slack is at least 0.
+        """
+        settings = self.settings
+        least = torch.full_like(self.descending[:, :1], -torch.inf)
+        if settings.top_k > 0:
+            last = min(settings.top_k, self.descending.shape[1]) - 1
+            least = torch.maximum(least, self.descending[:, last : last + 1])
+        if settings.top_p < 1:  # the smallest set of likeliest tokens that has top_p together: Holtzman et al. 2020
+            is_left = self.chance_before[:, :-1] < settings.top_p + slack / settings.temperature
+            least = torch.maximum(least, self.descending.gather(1, is_left.sum(dim=1, keepdim=True) - 1))
+        if settings.min_p > 0:
+            least = torch.maximum(least, self._least_of_min_p())
+        return least
+
+    def _least_of_min_p(self) -> Tensor:
+        return self.descending[:, :1] + self.settings.temperature * math.log(self.settings.min_p)
 
 
 def gumbel(uniform: Tensor) -> Tensor:

@@ -1,0 +1,269 @@
+"""What `compare_priors.py` trains and measures, of which nothing is done twice.
+
+    families    tokenizer ──> prior of each family and size ──> its new frames, by each way to paint
+                                                            ──> times of all families of a size, in alternation
+    codebooks   tokenizer of each number of bits, and of each quantizer ──> priors that differ in their heads
+
+All priors of a size have the same transformer and see the same pictures as often; a family says only in what else it
+is unlike the raster prior.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from scaling_plan import Size
+
+from bisquit.autoencoder import patch_grid
+from bisquit.presets import get_preset
+from bisquit.pyramids import scale_grids
+from bisquit.quantizers import PyramidBSQConfig
+from bisquit.sampling import SamplingConfig
+
+PRESET = "best"
+"""Whose recipes all runs take, but for what is said of them here."""
+BITS = 10
+"""Bits of a token where families are compared."""
+QUANTIZERS = ("bsq", "lfq", "fsq", "vq")
+HEAD_BITS = (10, 12)
+"""For which bits of a token all heads are compared; one softmax over more is too dear."""
+PARTS = ("families", "codebooks")
+
+BitsAre = Literal["exact", "exact for raster order", "a bound", "not known"]
+
+
+@dataclass(frozen=True)
+class Family:
+    """A kind of prior, and in what its recipe differs from the preset's but for that."""
+
+    bits_are: BitsAre = "exact"
+    """What is known of the bits of a frame."""
+    preset: str = PRESET
+    flags: tuple[str, ...] = ()
+    quantizer: str = "bsq"
+    """What makes the tokens that it is over."""
+    has_engine: bool = False
+    drops_tokens: bool = True
+    """Whether it hears top-p."""
+
+
+FAMILIES = {
+    "raster": Family(has_engine=True),
+    "any-order": Family("exact for raster order", preset="edit", has_engine=True),
+    "parts": Family(),
+    "pyramid": Family(quantizer="pyramid"),
+    "masked": Family("a bound", flags=("--neighbours", "12")),
+    "flow": Family("not known", drops_tokens=False),
+}
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a prior paints."""
+
+    label: str = ""
+    """What a row of a table says of it: "" where there is but one way."""
+    steps: int = 0
+    solver: Literal["euler", "heun"] = "euler"
+
+    @property
+    def key(self) -> str:
+        """Its name among the figures of a run."""
+        return self.label or "as it is"
+
+    def sampling(self, family: str, top_p: float) -> SamplingConfig:
+        """Return its settings; a family without a choice among tokens takes no top-p."""
+        top_p = top_p if FAMILIES[family].drops_tokens else 1.0
+        return SamplingConfig(top_p=top_p, steps=self.steps, solver=self.solver)
+
+
+@dataclass(frozen=True)
+class TokenizerRun:
+    """The preset's tokenizer with another quantizer."""
+
+    quantizer: str = "bsq"
+    bits: int = BITS
+
+    @property
+    def name(self) -> str:
+        """The name of its folder."""
+        return f"tokenizer-{self.quantizer}-{self.bits}-bits"
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """What is said of it to `bisquit train tokenizer`."""
+        return "--quantizer", self.quantizer, "--bits", str(self.bits)
+
+
+@dataclass(frozen=True)
+class PriorRun:
+    """A prior of a family and a size, over the tokens of a tokenizer."""
+
+    family: str
+    size: Size
+    bits: int = BITS
+    parts: int = 2
+    """In how many parts a token is predicted, in the family of that name."""
+    independent: bool = False
+    """Whether those parts are taken as independent of one another."""
+
+    @property
+    def tokenizer(self) -> TokenizerRun:
+        """The tokenizer that it is over."""
+        return TokenizerRun(FAMILIES[self.family].quantizer, self.bits)
+
+    @property
+    def name(self) -> str:
+        """The name of its folder."""
+        kind = self.family
+        if kind == "parts":
+            kind = f"{self.parts}-{'independent-' * self.independent}parts"
+        return f"{kind}-{self.size}-{self.bits}-bits"
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """What is said of its kind and shape to `bisquit train prior`."""
+        family, shape = FAMILIES[self.family], self.size.transformer
+        parts = ("--parts", str(self.parts), *(("--independent",) if self.independent else ()))
+        return (
+            *("--preset", family.preset, "--prior", self.family, *family.flags),
+            *(parts if self.family == "parts" else ()),
+            *("--width", str(shape.width), "--n-layers", str(shape.n_layers), "--n-heads", str(shape.n_heads)),
+            *("--feed-forward", str(shape.feed_forward)),
+        )
+
+
+@dataclass(frozen=True)
+class Painting:
+    """New frames of a prior, judged."""
+
+    prior: PriorRun
+
+    @property
+    def name(self) -> str:
+        """The name of its folder."""
+        return f"painted-{self.prior.name}"
+
+
+@dataclass(frozen=True)
+class Timing:
+    """The seconds that priors of one size take to paint, each by all ways and on all paths."""
+
+    size: Size
+    priors: tuple[PriorRun, ...]
+
+    @property
+    def name(self) -> str:
+        """The name of its folder."""
+        return f"times-{self.size}"
+
+
+Run = TokenizerRun | PriorRun | Painting | Timing
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What all runs share: data, how long they train, and how they are measured."""
+
+    frames: int
+    valid_frames: int
+    height: int
+    width: int
+    pictures: int
+    """Training pictures of a prior."""
+    epochs: int
+    """How often it sees them."""
+    tokenizer_epochs: int
+    start: str
+    """A model whose tokenizer all tokenizers begin with, "" for none."""
+    taken: dict[str, str]
+    """Finished models by the names of the runs in whose place they are taken."""
+    samples: int
+    top_p: float
+    masks: int
+    """Of each valid picture, for the bound of the masked family."""
+    masked_steps: tuple[int, ...]
+    euler_steps: tuple[int, ...]
+    heun_steps: tuple[int, ...]
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """The grid (h, w) of patches of a frame."""
+        patch_size = get_preset(PRESET).tokenizer.tokenizer.autoencoder.patch_size
+        return patch_grid(self.height, self.width, patch_size)
+
+    def scales(self, family: str) -> tuple[int, ...]:
+        """Return how many tokens a picture has at each scale of a family: but in pyramids, there is one scale."""
+        if FAMILIES[family].quantizer != "pyramid":
+            return (math.prod(self.grid),)
+        return tuple(map(math.prod, scale_grids(PyramidBSQConfig().scales, self.grid)))
+
+    def ways(self, family: str) -> tuple[Way, ...]:
+        """Return the ways in which a family's priors paint."""
+        if family == "masked":
+            return tuple(Way(f"{steps} rounds", steps) for steps in self.masked_steps)
+        if family == "flow":
+            euler = tuple(Way(f"{steps} steps, Euler", steps) for steps in self.euler_steps)
+            return euler + tuple(Way(f"{steps} steps, Heun", steps, "heun") for steps in self.heun_steps)
+        return (Way(),)
+
+    def usual_way(self, family: str) -> Way:
+        """Return the way that stands for a family where one must: the middle one."""
+        ways = self.ways(family)
+        return ways[len(ways) // 2]
+
+    def passes(self, family: str, way: Way) -> int:
+        """Return how often a picture goes through the network."""
+        scales = self.scales(family)
+        if family == "masked":
+            return way.steps
+        if family == "flow":
+            return 2 * way.steps - 1 if way.solver == "heun" else way.steps  # the last step is Euler's
+        return len(scales) if family == "pyramid" else sum(scales)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain data, as it comes back from JSON."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+
+def plan(
+    parts: Sequence[str],
+    families: Sequence[str],
+    sizes: Sequence[Size],
+    bits: Sequence[int],
+    quantizers: Sequence[str] = QUANTIZERS,
+) -> list[Run]:
+    """Return all runs of some parts, each once, what others need before them; sizes one after another.
+
+    The raster prior, against which all are held, is in every part. bits: of the tokens of the codebooks part, whose
+    priors are of the first size.
+    """
+    runs: list[Run] = []
+    if "families" in parts:
+        compared = list(dict.fromkeys(("raster", *families)))
+        for size in sizes:
+            priors = tuple(PriorRun(family, size) for family in FAMILIES if family in compared)
+            for prior in priors:
+                runs += [prior.tokenizer, prior, Painting(prior)]
+            runs.append(Timing(size, priors))
+    if "codebooks" in parts:
+        runs += [TokenizerRun("bsq", count) for count in bits]
+        runs += [TokenizerRun(quantizer) for quantizer in quantizers]
+        for count in bits:
+            runs += [run for prior in heads(count, sizes[0]) for run in (prior.tokenizer, prior)]
+    return list(dict.fromkeys(runs))
+
+
+def heads(bits: int, size: Size) -> list[PriorRun]:
+    """Return the priors over tokens of so many bits that differ in how they predict a token's bits.
+
+    One softmax over all, two parts, bit after bit, and bits that are independent; two parts alone for large codebooks.
+    """
+    in_parts = [PriorRun("parts", size, bits)] if bits % 2 == 0 else []
+    if bits not in HEAD_BITS:
+        return in_parts
+    by_bits = [PriorRun("parts", size, bits, parts=bits, independent=alone) for alone in (False, True)]
+    return [PriorRun("raster", size, bits), *in_parts, *by_bits]

@@ -1,0 +1,204 @@
+"""From the figures of `compare_priors.py`'s runs to rows: of priors, of tokenizers, of heads, and of what was asked.
+
+runs/compare-priors/<run>/seed-0/figures.json ──gather──> Figures ──rows──> tables, figure, JSON
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from priors_cost import flops, flops_a_picture
+from priors_plan import (
+    BITS,
+    FAMILIES,
+    HEAD_BITS,
+    QUANTIZERS,
+    Budget,
+    Painting,
+    PriorRun,
+    Timing,
+    TokenizerRun,
+    Way,
+    heads,
+)
+from scaling_plan import Size
+from trainings import Figures
+
+FEWER_PASSES, TIMES_FASTER, MORE_DB, MORE_BITS = 10.0, 5.0, 1.5, 0.03
+"""What was asked of pyramid and masked priors beside raster ones, of 16 bits beside 10, of parts beside a softmax."""
+
+Row = dict[str, Any]
+"""What is known of something, None where it is not."""
+
+
+def of_run(figures: Figures, name: str) -> Mapping[str, Any]:
+    """Return what was measured of a run; nothing if it is not done."""
+    return figures.get((name, 0), {})
+
+
+def prior_rows(figures: Figures, budget: Budget, sizes: Sequence[Size]) -> list[Row]:
+    """Return a row for each size, family and way to paint."""
+    return [
+        _prior_row(figures, budget, PriorRun(family, size), way)
+        for size in sizes
+        for family in FAMILIES
+        for way in budget.ways(family)
+    ]
+
+
+def _prior_row(figures: Figures, budget: Budget, run: PriorRun, way: Way) -> Row:
+    trained, tokenizer = of_run(figures, run.name), of_run(figures, run.tokenizer.name)
+    judged = of_run(figures, Painting(run).name).get("ways", {}).get(way.key, {})
+    times = of_run(figures, Timing(run.size, ()).name).get("times", {})
+    torch, engine = (times.get(f"{run.name}, {way.key}, {path}", {}) for path in ("torch", "engine"))
+    is_taken = run.name in budget.taken
+    return {
+        "prior": run.family,
+        "size": str(run.size),
+        "way": way.label,
+        "passes": budget.passes(run.family, way),
+        "tokens": sum(budget.scales(run.family)),
+        "parameters": trained.get("parameters"),
+        "flops_a_picture": flops_a_picture(run, budget),
+        "training_flops": None if is_taken else flops(run, budget),
+        "training_seconds": trained.get("seconds"),
+        "taken": budget.taken.get(run.name),
+        "bits": trained.get("bits"),
+        "bits_stderr": trained.get("bits_stderr"),
+        "bits_are": FAMILIES[run.family].bits_are,
+        **{name: judged.get(name) for name in ("frechet", "frechet_interval", "precision", "recall")},
+        **{name: judged.get(name) for name in ("density", "coverage")},
+        "seconds_1": torch.get("1", {}).get("median_s"),
+        "seconds_64": torch.get("64", {}).get("median_s"),
+        "engine_seconds_1": engine.get("1", {}).get("median_s"),
+        "engine_seconds_64": engine.get("64", {}).get("median_s"),
+        "tokenizer_psnr_db": tokenizer.get("psnr_db"),
+        "is_usual": way == budget.usual_way(run.family),
+    }
+
+
+def tokenizer_row(figures: Figures, run: TokenizerRun) -> Row:
+    """Return what is known of a tokenizer."""
+    found = of_run(figures, run.name)
+    names = ("psnr_db", "ssim", "tokens_per_image", "codes", "codes_used", "count_baseline_bits_per_image", "seconds")
+    return {
+        "tokenizer": run.name,
+        "quantizer": run.quantizer,
+        "bits": run.bits,
+        **{name: found.get(name) for name in names},
+        "real": found.get("real", {}).get("frechet"),
+        "real_remade": found.get("real_remade", {}).get("frechet"),
+    }
+
+
+def tokenizer_rows(figures: Figures, bits: Sequence[int]) -> list[Row]:
+    """Return a row for each number of bits, then for each quantizer at equal bits."""
+    runs = [*(TokenizerRun("bsq", count) for count in bits), *(TokenizerRun(kind) for kind in QUANTIZERS)]
+    return [tokenizer_row(figures, run) for run in dict.fromkeys(runs)]
+
+
+def head_rows(figures: Figures, size: Size, bits: Sequence[int]) -> list[Row]:
+    """Return a row for each head over tokens of each number of bits; `more` is beyond the softmax's, as a share."""
+    rows = []
+    for count in bits:
+        softmax = of_run(figures, PriorRun("raster", size, count).name).get("bits")
+        for run in heads(count, size):
+            found = of_run(figures, run.name)
+            needed = found.get("bits")
+            rows.append(
+                {
+                    "head": _head(run),
+                    "run": run.name,
+                    "bits_a_token": count,
+                    "bits": needed,
+                    "bits_stderr": found.get("bits_stderr"),
+                    "more": needed / softmax - 1 if needed and softmax else None,
+                    "parameters": found.get("parameters"),
+                    "by_counts": tokenizer_row(figures, run.tokenizer)["count_baseline_bits_per_image"],
+                }
+            )
+    return rows
+
+
+def _head(run: PriorRun) -> str:
+    if run.family == "raster":
+        return "one softmax"
+    if run.independent:
+        return "independent bits"
+    return "bit after bit" if run.parts == run.bits else f"{run.parts} parts of {run.bits // run.parts} bits"
+
+
+class Bar(NamedTuple):
+    """Something that was asked for, and what was found."""
+
+    asked: str
+    found: str
+    is_met: bool | None
+    """None where it is not measured yet."""
+
+
+def bars(figures: Figures, budget: Budget, sizes: Sequence[Size], bits: Sequence[int]) -> list[Bar]:
+    """Hold what was found against what was asked for."""
+    rows = prior_rows(figures, budget, sizes)
+    by_tokenizer = {row["bits"]: row["psnr_db"] for row in tokenizer_rows(figures, bits) if row["quantizer"] == "bsq"}
+    parts = {row["bits_a_token"]: row["more"] for row in head_rows(figures, sizes[0], bits) if "parts" in row["head"]}
+    asked = {count: parts.get(count) for count in HEAD_BITS}
+    few, many = by_tokenizer.get(BITS), by_tokenizer.get(16)
+    gained = None if few is None or many is None else many - few
+    return [
+        _times_bar(f"pyramid and masked take {FEWER_PASSES:g} times fewer passes than raster", rows, "passes"),
+        _times_bar(
+            f"on PyTorch's path they paint one picture {TIMES_FASTER:g} times as fast", rows, "seconds_1", TIMES_FASTER
+        ),
+        _frechet_bar(rows),
+        Bar(
+            f"16 bits a token come back {MORE_DB:g} dB better than {BITS}",
+            "" if gained is None else f"{gained:+.2f} dB",
+            None if gained is None else gained >= MORE_DB,
+        ),
+        Bar(
+            f"in two parts a frame takes at most {MORE_BITS:.0%} more bits than by one softmax, at 10 and 12 bits",
+            ", ".join(f"{count} bits: {more:+.1%}" for count, more in asked.items() if more is not None),
+            None if None in asked.values() else all(more <= MORE_BITS for more in asked.values() if more is not None),
+        ),
+    ]
+
+
+def _times_bar(asked: str, rows: Sequence[Row], measure: str, wanted: float = FEWER_PASSES) -> Bar:
+    """Return by how many times raster's figure is more than those of pyramid and masked, at each size."""
+    found, said = [], []
+    for row in rows:
+        if row["prior"] in ("pyramid", "masked") and row["is_usual"]:
+            own, others = row[measure], raster_of(rows, row["size"])[measure]
+            found.append(others / own if own and others else None)
+            if found[-1] is not None:
+                said.append(f"{name_of(row)} at {row['size']}: {found[-1]:,.1f} times")
+    return Bar(asked, "; ".join(said), None if None in found else all(times >= wanted for times in found if times))
+
+
+def _frechet_bar(rows: Sequence[Row]) -> Bar:
+    """Return whether any family is nearer to real frames than raster of its size, and which is nearest at each size."""
+    said, is_better = [], []
+    for size in dict.fromkeys(row["size"] for row in rows):
+        raster = raster_of(rows, size)["frechet"]
+        others = [
+            row for row in rows if row["size"] == size and row["prior"] != "raster" and row["frechet"] is not None
+        ]
+        if raster is None or not others:
+            continue
+        best = min(others, key=lambda row: row["frechet"])
+        is_better.append(best["frechet"] < raster)
+        said.append(f"{name_of(best)} at {size}: {best['frechet']:.2f}, raster {raster:.2f}")
+    asked = "some family has a lower Fréchet distance than raster of equal size"
+    return Bar(asked, "; ".join(said), any(is_better) if is_better else None)
+
+
+def raster_of(rows: Sequence[Row], size: str) -> Row:
+    """Return the raster prior's row of a size."""
+    return next(row for row in rows if row["prior"] == "raster" and row["size"] == size)
+
+
+def name_of(row: Row) -> str:
+    """Return how a row is called."""
+    return f"{row['prior']}, {row['way']}," if row["way"] else str(row["prior"])
