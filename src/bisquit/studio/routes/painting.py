@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import numpy as np
-from fastapi import APIRouter, Depends, Form, Request, UploadFile
+from fastapi import APIRouter, Depends, Form, Request
 from fastapi.sse import EventSourceResponse, ServerSentEvent
+from starlette.datastructures import UploadFile
 from starlette.responses import Response
 
 from bisquit.errors import BisquitError
