@@ -68,19 +68,20 @@ class Runs:
         """Return step, time and value of each point of each curve so far; None for what is not finite."""
         with self._lock:
             events = self._events(run.folder)
-            scalars = {tag: events.Scalars(tag) for tag in events.Tags()["scalars"]}
+            scalars = {tag: events.Scalars(tag) for tag in events.Tags()["scalars"]} if events else {}
         return {tag: [_point(event) for event in events] for tag, events in scalars.items()}
 
     def picture_tags(self, run: Run) -> list[str]:
         """Return the names of the pictures that a run drew."""
         with self._lock:
-            return list(self._events(run.folder).Tags()["images"])
+            events = self._events(run.folder)
+            return list(events.Tags()["images"]) if events else []
 
     def picture(self, run: Run, tag: str) -> bytes:
         """Return the latest picture of a name, a PNG. Raises KeyError if there is none."""
         with self._lock:
             events = self._events(run.folder)
-            if tag not in events.Tags()["images"]:
+            if events is None or tag not in events.Tags()["images"]:
                 raise KeyError(tag)
             data: bytes = events.Images(tag)[-1].encoded_image_string
         if not data.startswith(_PNG):
@@ -103,8 +104,10 @@ class Runs:
             if count == MOST_RUNS:
                 return
 
-    def _events(self, folder: Path) -> Any:
-        """Return what TensorBoard reads of a run, up to what is written now."""
+    def _events(self, folder: Path) -> EventAccumulator | None:
+        """Return what TensorBoard reads of a run, up to what is written now; None if nothing is."""
+        if not any(_event_files(folder)):
+            return None
         from tensorboard.backend.event_processing import event_accumulator as accumulator  # which takes its time
 
         if folder not in self._read:

@@ -175,6 +175,9 @@ class DecompressForm(_Form):
 Grid = Annotated[list[list[int]], Field(min_length=1, max_length=4096, description="Tokens, row by row.")]
 
 
+Length = Annotated[int, Field(ge=1, le=65_536)]
+
+
 class TokensRequest(BaseModel):
     """Tokens that are to become a picture."""
 
@@ -182,7 +185,7 @@ class TokensRequest(BaseModel):
 
     model: ModelName = EDITS
     tokens: Grid
-    size: Annotated[list[int], Field(min_length=2, max_length=2)] | None = Field(
+    size: Annotated[list[Length], Field(min_length=2, max_length=2)] | None = Field(
         None, description="Height and width, to which the picture is cropped; by default whole patches."
     )
 
