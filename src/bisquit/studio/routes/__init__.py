@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import Any
 
 from bisquit.studio.schemas import Problem
@@ -9,7 +10,8 @@ from bisquit.studio.schemas import Problem
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return how a route may refuse, for the OpenAPI document."""
-    return {status: {"model": Problem} for status in statuses}
+    content = {"application/json": {"schema": Problem.model_json_schema()}}
+    return {status: {"content": content, "description": HTTPStatus(status).phrase} for status in statuses}
 
 
 USUAL = problems(400, 403, 408, 413, 422, 500)
