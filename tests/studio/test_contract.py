@@ -23,12 +23,12 @@ from schemathesis.specs.openapi.checks import (
 from starlette.testclient import TestClient
 from tests.studio.driver import API, MODEL, held_up, studio_of, until
 
-from bisquit.generate import load
+from bisquit.generate import load, load_codec
 from bisquit.studio import models
 from bisquit.studio.app import create_app
 from bisquit.studio.studio import Studio, StudioConfig
 
-EXAMPLES = 4
+EXAMPLES = 3
 CHECKS = [
     schemathesis.checks.not_a_server_error,
     content_type_conformance,
@@ -72,7 +72,7 @@ def tiny_studio(model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     """An app, not started, of which every model is the tiny one, and its OpenAPI document."""
     monkeypatch.setattr(models, "shipped_models", lambda: ["best"])
     monkeypatch.setattr(models, "load", lambda source: load(model_folder))
-    monkeypatch.setattr(models, "load_codec", lambda source, device: pytest.fail("no picture should come so far"))
+    monkeypatch.setattr(models, "load_codec", lambda source, device: load_codec(model_folder))
     app = create_app(StudioConfig(tmp_path / "data"))
     return app, TestClient(app, base_url="http://localhost").get("/openapi.json").json()
 
