@@ -18,7 +18,11 @@ PORT = 8765
 def served(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, dict[str, Any]]]:
     """The apps that would have been served, and how."""
     found: list[tuple[Any, dict[str, Any]]] = []
-    monkeypatch.setattr(uvicorn, "run", lambda app, **how: found.append((app, how)))
+
+    def run(self: uvicorn.Server) -> None:
+        found.append((self.config.app, {"host": self.config.host, "port": self.config.port}))
+
+    monkeypatch.setattr(uvicorn.Server, "run", run)
     return found
 
 

@@ -25,7 +25,7 @@ from tests.studio.driver import API, MODEL, held_up, studio_of, until
 
 from bisquit.generate import load, load_codec
 from bisquit.studio import models
-from bisquit.studio.app import create_app
+from bisquit.studio.app import Server, create_app
 from bisquit.studio.studio import Studio, StudioConfig
 
 EXAMPLES = 3
@@ -107,13 +107,13 @@ def test_answers_are_as_the_document_says(tiny_studio: tuple[Any, dict[str, Any]
 def served(make_config) -> Iterator[tuple[int, Studio]]:
     """A studio on a real port."""
     app = create_app(make_config())
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error"))
+    server = Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error"), studio_of(app))
     thread = threading.Thread(target=server.run)
     thread.start()
     until(lambda: server.started)
     yield server.servers[0].sockets[0].getsockname()[1], studio_of(app)
     server.should_exit = True
-    thread.join(10)
+    thread.join(15)
 
 
 def test_a_gigabyte_is_refused_unread(served: tuple[int, Studio]):
@@ -138,3 +138,25 @@ def test_a_client_that_hangs_up_leaves_the_queue(served: tuple[int, Studio], pat
             connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
             until(lambda: studio.worker.waiting == 1)
         until(lambda: studio.worker.waiting == 0)
+
+
+def test_what_waits_is_answered_when_the_studio_closes(make_config):
+    app = create_app(make_config())
+    studio = studio_of(app)
+    server = Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error"), studio)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    until(lambda: server.started)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    with held_up(studio):
+        headers = {"Content-Type": "application/json"}
+        connection.request("POST", f"{API}/sample", json.dumps({"model": MODEL}), headers)
+        until(lambda: studio.worker.waiting == 1)
+        server.should_exit = True
+        answer = connection.getresponse()
+        assert answer.status == 503
+        assert json.loads(answer.read()) == {"error": "the studio is closing"}
+    thread.join(15)
+    assert not thread.is_alive()
+    connection.close()

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from pathlib import Path
+from socket import socket
 
 import uvicorn
 from fastapi import FastAPI
@@ -18,7 +19,7 @@ from bisquit.studio.guard import Guard
 from bisquit.studio.metrics import Measured
 from bisquit.studio.refusals import add_handlers
 from bisquit.studio.routes import USUAL, files, gallery, looking, painting, runs
-from bisquit.studio.studio import InStudio, Studio, StudioConfig
+from bisquit.studio.studio import InStudio, Studio, StudioConfig, aside
 
 PREFIX = "/api/v1"
 PAGES = Path(__file__).parent / "static"
@@ -39,8 +40,10 @@ def create_app(config: StudioConfig, pages: Path = PAGES) -> ASGIApp:
 
     Raises ConfigError if a folder cannot be used, and for a model's name that is taken.
     """
-    studio = Studio(config)
+    return _app_of(Studio(config), config, pages)
 
+
+def _app_of(studio: Studio, config: StudioConfig, pages: Path) -> ASGIApp:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         studio.worker.start()
@@ -81,11 +84,24 @@ def _add_signs_of_life(app: FastAPI) -> None:
         return Response(studio.metrics.text(), media_type=METRICS_TYPE)
 
 
+class Server(uvicorn.Server):
+    """A server that gives up what the worker does before it waits for requests to end."""
+
+    def __init__(self, config: uvicorn.Config, studio: Studio) -> None:
+        super().__init__(config)
+        self._studio = studio
+
+    async def shutdown(self, sockets: list[socket] | None = None) -> None:
+        """Have every request that waits be answered, and end."""
+        await aside(self._studio.worker.stop)
+        await super().shutdown(sockets)
+
+
 def serve(config: StudioConfig, host: str, port: int) -> None:
     """Serve the studio until it is interrupted. Raises as `create_app` does."""
-    app = create_app(config)
-    uvicorn.run(
-        app,
+    studio = Studio(config)
+    settings = uvicorn.Config(
+        _app_of(studio, config, PAGES),
         host=host,
         port=port,
         log_level="warning",
@@ -94,3 +110,4 @@ def serve(config: StudioConfig, host: str, port: int) -> None:
         timeout_keep_alive=30,
         timeout_graceful_shutdown=10,
     )
+    Server(settings, studio).run()

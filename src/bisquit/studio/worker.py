@@ -20,6 +20,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 LONGEST_RETRY_S = 60
+LONGEST_STOP_S = 5
+"""How long an end waits for what cannot be stopped half-way; the thread then ends with the process."""
 
 
 class QueueFull(Exception):
@@ -87,11 +89,11 @@ class Worker:
             self._should_end = True
             for job in (*self._waiting, *self._running):
                 job.is_cancelled = True
-            for job in self._waiting:
-                job.future.set_exception(Stopped())
+                if not job.future.done():
+                    job.future.set_exception(Stopped())
             self._waiting.clear()
             self._changed.notify()
-        self._thread.join(timeout=10)
+        self._thread.join(timeout=LONGEST_STOP_S)
 
     def submit(self, job: Job) -> Job:
         """Have a job wait for its turn. Raises QueueFull."""
@@ -119,17 +121,26 @@ class Worker:
     def _work(self) -> None:
         while (jobs := self._take()) is not None:
             began = time.monotonic()
+            results: Sequence[Any] = ()
+            failure: BaseException | None = None
             try:
                 results = jobs[0].run(jobs)
             except BaseException as error:  # it is for whoever waits; the thread goes on
-                for job in jobs:
-                    job.future.set_exception(error)
-            else:
-                for job, result in zip(jobs, results, strict=True):
-                    job.future.set_result(result)
+                failure = error
+            self._settle(jobs, results, failure)
             seconds = time.monotonic() - began
             self._usual_s += 0.2 * (seconds - self._usual_s)
             self._on_run(len(jobs), sum(job.size for job in jobs), seconds)
+
+    def _settle(self, jobs: Sequence[Job], results: Sequence[Any], failure: BaseException | None) -> None:
+        with self._changed:
+            for number, job in enumerate(jobs):
+                if job.future.done():  # the studio is closing
+                    continue
+                if failure is None:
+                    job.future.set_result(results[number])
+                else:
+                    job.future.set_exception(failure)
 
     def _take(self) -> Sequence[Job] | None:
         """Wait for a job; return it, and those that wait and can be run with it. None at the end."""
