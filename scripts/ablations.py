@@ -21,13 +21,22 @@ import numpy as np
 import trainings
 from ablation_page import page, plot, summary
 from ablation_plan import AXES, TRAIN_PICK, Budget, PriorRun, Run, TokenizerRun, chosen_rows, plan
-from trainings import FIGURES_FILE, CommandFailedError, gather, hold_to, save_json, taken, work_through, write_frames
+from trainings import (
+    FIGURES_FILE,
+    CommandFailedError,
+    gather,
+    hold_to,
+    parquet_files,
+    save_json,
+    taken,
+    work_through,
+    write_frames,
+)
 
 from bisquit.atomic import atomic_file
 from bisquit.errors import BisquitError
 from bisquit.evaluation import CountModel, likelihood
 from bisquit.frames import load_frames
-from bisquit.frames.listing import list_files
 from bisquit.generate import load
 from bisquit.priors import SequentialPrior
 from bisquit.tokens import TokenSet
@@ -68,7 +77,7 @@ def main() -> None:
     options = parse()
     frames, valid_frames = load_frames(options.frames), load_frames(options.valid_frames)
     budget = Budget(len(frames), len(valid_frames), options.pictures or len(frames), options.tokenizer_epochs)
-    from_parquet = bool(list_files(options.frames).parquet)
+    from_parquet = bool(parquet_files(options.frames))
     work = Work(options.frames, options.valid_frames, options.runs, options.docs, options.seeds, budget, from_parquet)
     runs = plan(options.only or AXES, budget, from_parquet)
     if not from_parquet:

@@ -31,12 +31,11 @@ from priors_plan import FAMILIES, PARTS, Budget, Run, plan
 from priors_plot import plot
 from priors_work import Source, Work
 from scaling_plan import Size
-from trainings import FIGURES_FILE, Figures, gather, hold_to, save_json, work_through
+from trainings import FIGURES_FILE, Figures, gather, hold_to, parquet_files, save_json, work_through
 
 from bisquit.atomic import atomic_file
 from bisquit.errors import BisquitError
 from bisquit.frames import load_frames
-from bisquit.frames.listing import list_files
 from bisquit.generate import load, shipped_models
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -137,7 +136,7 @@ def planned(options: argparse.Namespace) -> list[Run]:
 def prepare(options: argparse.Namespace) -> Work:
     """Look at what was given. Exits with 1 if it does not fit together."""
     frames, valid_frames = load_frames(options.frames), load_frames(options.valid_frames)
-    if options.limit and not all(list_files(source).parquet for source in (options.frames, options.valid_frames)):
+    if options.limit and not all(parquet_files(source) for source in (options.frames, options.valid_frames)):
         sys.exit("--limit takes some frames of Parquet files, and these do not lie in such")
     count, valid_count = (min(len(one), options.limit or len(one)) for one in (frames, valid_frames))
     pictures = options.pictures or count

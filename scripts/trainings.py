@@ -31,7 +31,7 @@ import torch
 
 from bisquit.atomic import atomic_file
 from bisquit.errors import BisquitError
-from bisquit.frames.listing import list_files
+from bisquit.frames.listing import PARQUET_SUFFIX, list_files
 from bisquit.record import RECORD_FILE, RunRecord
 from bisquit.tokens import TokenSet
 
@@ -162,10 +162,15 @@ def taken(tokens: TokenSet, rows: np.ndarray) -> TokenSet:
     return replace(tokens, tokens=tokens.tokens[rows], labels=tokens.labels[rows], groups=groups)
 
 
+def parquet_files(source: str) -> tuple[Path, ...]:
+    """Return the files of a source if they are Parquet files, else none."""
+    return tuple(path for path in list_files(source).tables if path.suffix == PARQUET_SUFFIX)
+
+
 def write_frames(source: str, rows: np.ndarray, path: Path) -> None:
     """Write some rows of Parquet files, counted through all of them, to one file. Pictures keep their bytes."""
     parts, first = [], 0
-    for file in list_files(source).parquet:
+    for file in parquet_files(source):
         table = pq.read_table(file)
         inside = np.sort(rows[(rows >= first) & (rows < first + table.num_rows)])
         parts.append(table.take(inside - first))

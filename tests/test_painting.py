@@ -77,6 +77,20 @@ def test_a_model_paints_the_same_pictures_in_any_batch(make_model, kind: str):
 
 
 @every_kind
+@pytest.mark.parametrize("is_told", [False, True], ids=["plain", "told"])
+def test_pictures_of_several_seeds_are_painted_in_one_batch(kind: str, is_told: bool):
+    painter, condition = Painter(prior_of(kind)), torch.eye(2).repeat(2, 1)[:3] if is_told else None
+    settings = SamplingConfig(guidance=2.0) if is_told else None
+    together = painter.paint([2, 0, 0], seed=[5, 7, 5], settings=settings, condition=condition)
+    for i, (number, seed) in enumerate([(2, 5), (0, 7), (0, 5)]):
+        own = condition if condition is None else condition[i]
+        assert torch.equal(painter.paint([number], seed=seed, settings=settings, condition=own)[0], together[i])
+    assert len(together.flatten(1).unique(dim=0)) == 3
+    with pytest.raises(ConfigError, match="2 seeds for 3 pictures"):
+        painter.paint(range(3), seed=[1, 2])
+
+
+@every_kind
 def test_a_class_and_guidance_are_heard(make_model, kind: str):
     model = make_model(kind)
     plain, told, guided = (

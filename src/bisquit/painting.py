@@ -19,7 +19,7 @@ from bisquit.engine import Backend, Precision, paint, prepare
 from bisquit.errors import ConfigError, ModelError
 from bisquit.priors import AnyOrderPrior, FlowPrior, MaskedPrior, Path, Prior, PyramidPrior, SequentialPrior
 from bisquit.priors.base import to_grid
-from bisquit.sampling import FLOW_STEPS, SamplingConfig, sample_flow, sample_masked, sample_pyramid
+from bisquit.sampling import FLOW_STEPS, SamplingConfig, Seeds, sample_flow, sample_masked, sample_pyramid
 
 OnTokens = Callable[[int, Tensor], None]
 """Called now and then with how many tokens of a picture are done, and with all (B, h, w): -1 where none is yet."""
@@ -44,7 +44,7 @@ class Painter:
         self,
         numbers: Sequence[int],
         *,
-        seed: int,
+        seed: Seeds,
         settings: SamplingConfig | None = None,
         condition: Tensor | None = None,
         given: Tensor | None = None,
@@ -52,10 +52,10 @@ class Painter:
     ) -> Tensor:
         """Paint pictures as one batch, by the loop of the prior's family.
 
-        numbers: which pictures of the seed. condition: (condition_size,) for all, or (len(numbers), condition_size).
-        given: (len(numbers), h, w) int64, tokens that are kept as they are, -1 where one is to be painted. Returns
-        their tokens, int64 (len(numbers), h, w), on the CPU. Raises ConfigError for a setting that the family does not
-        hear, and what its loop raises.
+        numbers: which pictures of the seed, or each of a seed of its own. condition: (condition_size,) for all, or
+        (len(numbers), condition_size). given: (len(numbers), h, w) int64, tokens that are kept as they are, -1 where
+        one is to be painted. Returns their tokens, int64 (len(numbers), h, w), on the CPU. Raises ConfigError for a
+        setting that the family does not hear, and what its loop raises.
         """
         settings, form, count = settings or SamplingConfig(), self._form, len(numbers)
         self._check(settings)

@@ -24,6 +24,7 @@ VERBS = {
     "archive": ("bisquit.cli.archive", "List, get, add, check and mend the pictures of an archive."),
     "evaluate": ("bisquit.cli.evaluate", "Measure a model on frames."),
     "view": ("bisquit.cli.view", "Show what a model finds odd in a picture, and what a token looks at."),
+    "studio": ("bisquit.cli.studio", "Serve the models to browsers and scripts."),
     "info": ("bisquit.cli.info", "Say what is in a model, a file of tokens or a set of frames."),
     "export": ("bisquit.cli.export", "Write a tokenizer as ONNX, for programs that have no PyTorch."),
     "push": ("bisquit.cli.push", "Save a model to the Hugging Face Hub, with its card."),

@@ -18,7 +18,7 @@ from bisquit.engine.native import EnginePrior, engine_missing
 from bisquit.engine.native_tokenizer import EngineTokenizer
 from bisquit.errors import ConfigError
 from bisquit.priors import CausalPrior, Path, Prior, RasterPrior, SequentialPrior
-from bisquit.sampling import OnToken, SamplingConfig, both_ways, sample
+from bisquit.sampling import OnToken, SamplingConfig, Seeds, both_ways, sample
 from bisquit.tokenizer import Tokenizer
 
 Backend = Literal["auto", "torch", "engine"]
@@ -91,7 +91,7 @@ def paint(
     prior: SequentialPrior,
     numbers: Sequence[int],
     *,
-    seed: int,
+    seed: Seeds,
     settings: SamplingConfig | None = None,
     given: Tensor | None = None,
     path: Path | None = None,

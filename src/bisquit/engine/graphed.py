@@ -26,7 +26,7 @@ from torch import Tensor
 from bisquit.config import require
 from bisquit.errors import ConfigError, ShapeError
 from bisquit.priors import Path, RasterPrior, SequentialPrior
-from bisquit.sampling import Noise, OnToken, SamplingConfig, check_given, race, require_finite, sample
+from bisquit.sampling import Noise, OnToken, SamplingConfig, Seeds, check_given, race, require_finite, sample
 from bisquit.transformer import StaticCache
 
 WARM_UP_STEPS = 3  # before a capture: libraries make their handles and workspaces at first use, which no graph may hold
@@ -112,7 +112,7 @@ class GraphedPrior(SequentialPrior):
         self,
         numbers: Sequence[int],
         *,
-        seed: int,
+        seed: Seeds,
         settings: SamplingConfig | None = None,
         given: Tensor | None = None,
         on_token: OnToken | None = None,
@@ -144,7 +144,8 @@ class GraphedPrior(SequentialPrior):
         require_finite(bool(is_finite.all()))
         tokens, again = tokens.cpu(), (is_doubtful & ~is_given).any(dim=1).nonzero().flatten().tolist()
         if again and self.inner.start_vector.dtype == torch.float32:
-            tokens[again] = sample(self, [numbers[i] for i in again], seed=seed, settings=settings, given=given[again])
+            seeds = [seed[i] for i in again] if isinstance(seed, Sequence) else seed
+            tokens[again] = sample(self, [numbers[i] for i in again], seed=seeds, settings=settings, given=given[again])
         return tokens
 
     def train(self, mode: bool = True) -> Self:

@@ -27,11 +27,12 @@ from bisquit.priors.causal import CausalConfig
 from bisquit.sampling import (
     OnToken,
     SamplingConfig,
+    Seeds,
     both_ways,
     check_given,
     guided_logits,
     gumbel,
-    picture_seed,
+    picture_seeds,
     race,
     require_finite,
 )
@@ -106,7 +107,7 @@ class EnginePrior(SequentialPrior):
         self,
         numbers: Sequence[int],
         *,
-        seed: int,
+        seed: Seeds,
         settings: SamplingConfig | None = None,
         given: Tensor | None = None,
         path: Path | None = None,
@@ -120,7 +121,7 @@ class EnginePrior(SequentialPrior):
         settings = settings or SamplingConfig()
         scales = settings.guidance_scales(self.length) if settings.guidance != 1 else []
         session = self._session(len(numbers), both_ways(settings, path, guide), scales)
-        session.seed(np.array([picture_seed(seed, number) % 2**32 for number in numbers], dtype=np.uint32))
+        session.seed(np.array([own % 2**32 for own in picture_seeds(seed, numbers)], dtype=np.uint32))
         if given is not None:
             check_given(given, self, len(numbers))
             flat = to_steps(given, path)

@@ -6,7 +6,7 @@ from bisquit.sampling.flow import FLOW_STEPS, OnStep, picture_noise, sample_flow
 from bisquit.sampling.guidance import both_ways, guided, guided_logits
 from bisquit.sampling.masked import sample_masked
 from bisquit.sampling.pyramid import OnScale, sample_pyramid
-from bisquit.sampling.races import DOUBT, Noise, Race, gumbel, picture_seed, race, require_finite
+from bisquit.sampling.races import DOUBT, Noise, Race, Seeds, gumbel, picture_seed, picture_seeds, race, require_finite
 from bisquit.sampling.sequential import OnToken, check_given, sample
 from bisquit.sampling.settings import SamplingConfig
 
@@ -19,6 +19,7 @@ __all__ = [
     "OnToken",
     "Race",
     "SamplingConfig",
+    "Seeds",
     "both_ways",
     "check_given",
     "guided",
@@ -26,6 +27,7 @@ __all__ = [
     "gumbel",
     "picture_noise",
     "picture_seed",
+    "picture_seeds",
     "race",
     "require_finite",
     "sample",

@@ -27,7 +27,7 @@ from bisquit.priors import FlowPrior
 from bisquit.priors.flow import to_corners
 from bisquit.quantizers.bits import pack_bits
 from bisquit.sampling.guidance import guided, nowhere_to_lead
-from bisquit.sampling.races import picture_seed, require_finite
+from bisquit.sampling.races import Seeds, picture_seeds, require_finite
 from bisquit.sampling.sequential import check_given
 from bisquit.sampling.settings import SamplingConfig
 
@@ -45,7 +45,7 @@ def sample_flow(
     prior: FlowPrior,
     numbers: Sequence[int],
     *,
-    seed: int,
+    seed: Seeds,
     settings: SamplingConfig | None = None,
     given: Tensor | None = None,
     condition: Tensor | None = None,
@@ -131,11 +131,11 @@ def advance(
     return x + (end - start) / 2 * (here + velocity(ahead, end))
 
 
-def picture_noise(seed: int, numbers: Sequence[int], shape: tuple[int, ...]) -> Tensor:
+def picture_noise(seed: Seeds, numbers: Sequence[int], shape: tuple[int, ...]) -> Tensor:
     """Return the normal noise of some pictures of a seed, each from a generator of its own: float64 (B, *shape)."""
     noise = torch.empty(len(numbers), *shape, dtype=torch.float64)
-    for picture, number in zip(noise, numbers, strict=True):
-        picture.normal_(generator=torch.Generator().manual_seed(picture_seed(seed, number)))
+    for picture, own in zip(noise, picture_seeds(seed, numbers), strict=True):
+        picture.normal_(generator=torch.Generator().manual_seed(own))
     return noise
 
 

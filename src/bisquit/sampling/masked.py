@@ -23,7 +23,7 @@ from torch import Tensor
 from bisquit.config import require
 from bisquit.priors import MaskedPrior
 from bisquit.sampling.guidance import guided, guided_doubt, nowhere_to_lead
-from bisquit.sampling.races import DOUBT, gumbel, picture_seed, race, require_finite
+from bisquit.sampling.races import DOUBT, Seeds, gumbel, picture_seeds, race, require_finite
 from bisquit.sampling.sequential import OnToken, check_given
 from bisquit.sampling.settings import SamplingConfig
 
@@ -35,7 +35,7 @@ def sample_masked(
     prior: MaskedPrior,
     numbers: Sequence[int],
     *,
-    seed: int,
+    seed: Seeds,
     settings: SamplingConfig | None = None,
     given: Tensor | None = None,
     condition: Tensor | None = None,
@@ -60,7 +60,7 @@ def sample_masked(
         prior.check_condition(condition, batch)
     elif settings.guidance != 1:
         raise nowhere_to_lead(settings)
-    generators = [torch.Generator().manual_seed(picture_seed(seed, number)) for number in numbers]
+    generators = [torch.Generator().manual_seed(own) for own in picture_seeds(seed, numbers)]
     tokens, known = given.clamp_min(0).contiguous(), (given >= 0).contiguous()
     steps = settings.steps or min(STEPS, length)
     counts = [kept_in_rounds(masked, steps) for masked in (~known).flatten(1).sum(dim=1).tolist()]

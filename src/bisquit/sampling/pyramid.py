@@ -10,7 +10,7 @@ from torch import Tensor
 from bisquit.priors import Path, PyramidPrior
 from bisquit.sampling.appeals import Appeals
 from bisquit.sampling.guidance import both_ways, guided, guided_doubt
-from bisquit.sampling.races import DOUBT, gumbel, picture_seed, race, require_finite
+from bisquit.sampling.races import DOUBT, Seeds, gumbel, picture_seeds, race, require_finite
 from bisquit.sampling.sequential import check_given
 from bisquit.sampling.settings import SamplingConfig
 
@@ -23,7 +23,7 @@ def sample_pyramid(
     prior: PyramidPrior,
     numbers: Sequence[int],
     *,
-    seed: int,
+    seed: Seeds,
     settings: SamplingConfig | None = None,
     given: Tensor | None = None,
     path: Path | None = None,
@@ -41,7 +41,7 @@ def sample_pyramid(
     given = check_given(given, prior, batch)
     ways = both_ways(settings, path, guide)
     appeals = Appeals(prior, settings, path, guide)
-    generators = [torch.Generator().manual_seed(picture_seed(seed, number)) for number in numbers]
+    generators = [torch.Generator().manual_seed(own) for own in picture_seeds(seed, numbers)]
     steps, is_given = given.clamp_min(0).flatten(1), given.flatten(1) >= 0
     scales = torch.tensor(settings.guidance_scales(prior.length)).unsqueeze(1)  # those of guidance, (total, 1)
     copies = 1 if settings.guidance == 1 else 2

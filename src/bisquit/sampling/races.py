@@ -17,13 +17,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bisquit.errors import ModelError
+from bisquit.errors import ConfigError, ModelError
 from bisquit.sampling.settings import SamplingConfig
 from bisquit.seeds import derive_seed
 
 # float32 logits of the seed prior are off by up to 1e-5, and not alike in each batch, on each device and in the engine;
 # what hangs on less than this is decided in float64.
 DOUBT = 1e-4
+
+Seeds = int | Sequence[int]
+"""One seed, of which pictures are told apart by their numbers, or a seed for each picture."""
 
 
 class Race(NamedTuple):
@@ -111,11 +114,19 @@ def picture_seed(seed: int, number: int) -> int:
     return derive_seed(seed, "picture", number)
 
 
+def picture_seeds(seed: Seeds, numbers: Sequence[int]) -> list[int]:
+    """Return the `picture_seed` of each picture. Raises ConfigError unless there are as many seeds as pictures."""
+    seeds = seed if isinstance(seed, Sequence) else [seed] * len(numbers)
+    if len(seeds) != len(numbers):
+        raise ConfigError(f"there are {len(seeds)} seeds for {len(numbers)} pictures: pass one, or one for each")
+    return [picture_seed(own, number) for own, number in zip(seeds, numbers, strict=True)]
+
+
 class Noise:
     """The Gumbel noise of some pictures of a seed, a row of the grid at a time, as it is asked for."""
 
-    def __init__(self, seed: int, numbers: Sequence[int], row: int, codebook_size: int) -> None:
-        self._generators = [torch.Generator().manual_seed(picture_seed(seed, number)) for number in numbers]
+    def __init__(self, seed: Seeds, numbers: Sequence[int], row: int, codebook_size: int) -> None:
+        self._generators = [torch.Generator().manual_seed(own) for own in picture_seeds(seed, numbers)]
         self._shape = (row, codebook_size)
         self._drawn: list[Tensor] = []
 

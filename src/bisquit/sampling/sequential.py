@@ -12,7 +12,7 @@ from bisquit.priors import Path, Prior, SequentialPrior
 from bisquit.priors.base import to_steps
 from bisquit.sampling.appeals import Appeals
 from bisquit.sampling.guidance import both_ways, guided, guided_doubt
-from bisquit.sampling.races import DOUBT, Noise, race, require_finite
+from bisquit.sampling.races import DOUBT, Noise, Seeds, race, require_finite
 from bisquit.sampling.settings import SamplingConfig
 
 OnToken = Callable[[int, Tensor], None]
@@ -24,7 +24,7 @@ def sample(
     prior: SequentialPrior,
     numbers: Sequence[int],
     *,
-    seed: int,
+    seed: Seeds,
     settings: SamplingConfig | None = None,
     given: Tensor | None = None,
     path: Path | None = None,
@@ -33,11 +33,12 @@ def sample(
 ) -> Tensor:
     """Paint pictures as one batch, token after token, with the prior's cache.
 
-    The prior computes logits wherever it is; the races are run on the CPU. numbers: which pictures of the seed. given:
-    (len(numbers), h, w) int64, tokens that are kept as they are, -1 where one is to be painted. path: the pictures'
-    way, else the prior's own. guide: the way of the guides, of the same order, for guidance other than 1. Returns
-    their tokens, int64 (len(numbers), h, w), on the CPU. Raises ModelError if the prior's logits are not finite,
-    ShapeError or TokenError if `given` does not fit, ConfigError for guidance without a guide.
+    The prior computes logits wherever it is; the races are run on the CPU. numbers: which pictures of the seed, or each
+    of a seed of its own. given: (len(numbers), h, w) int64, tokens that are kept as they are, -1 where one is to be
+    painted. path: the pictures' way, else the prior's own. guide: the way of the guides, of the same order, for
+    guidance other than 1. Returns their tokens, int64 (len(numbers), h, w), on the CPU. Raises ModelError if the
+    prior's logits are not finite, ShapeError or TokenError if `given` does not fit, ConfigError for guidance without a
+    guide, and unless there are as many seeds as pictures.
     """
     settings = settings or SamplingConfig()
     prior.eval()
