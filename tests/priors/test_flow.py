@@ -122,10 +122,11 @@ def test_a_prior_without_self_conditioning_takes_no_notice_of_a_guess():
 def test_what_is_said_of_a_picture_is_added_alike_in_any_batch():
     prior = FlowPrior(FlowConfig(transformer=TransformerConfig(256, 1, 2, 12), condition_size=404), 3, GRID)
     condition = torch.randn(65, 404, generator=torch.Generator().manual_seed(2))
-    together = prior._shown(condition, 65)
+    nothing = torch.zeros(65, 1, 256)
+    together = prior.add_condition(nothing, condition)
     for number in (0, 30, 64):
         rows = slice(number, number + 1)
-        assert torch.equal(prior._shown(condition[rows], 1), together[rows])
+        assert torch.equal(prior.add_condition(nothing[rows], condition[rows]), together[rows])
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 3, 2), (2, 2, 2, 3), (3, 2, 3)], ids=str)

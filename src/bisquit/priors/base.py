@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from bisquit.config import Settings
+from bisquit.config import Settings, require
 from bisquit.errors import ConfigError, ShapeError, TokenError
 from bisquit.fingerprint import fingerprint
 
@@ -102,6 +102,40 @@ class Prior(nn.Module, ABC):
                 f"the condition is {tuple(condition.shape)}: for {batch} pictures this prior takes "
                 f"({batch}, {self.condition_size})"
             )
+
+
+class ConditionalPrior(Prior):
+    """A prior that a condition may tell what to paint: what a linear map makes of it is added to every place."""
+
+    condition: nn.Linear | None
+    """The map; None in a prior that takes no condition."""
+
+    def take_conditions(self, size: int, width: int) -> None:
+        """Draw the map of conditions of so many numbers, 0 for none, to a transformer of some width."""
+        self.condition = nn.Linear(size, width, bias=False) if size else None
+        if self.condition is not None:
+            nn.init.normal_(self.condition.weight, std=FIRST_STD)
+
+    @property
+    def condition_size(self) -> int:
+        """How many numbers a condition has that tells this prior what to paint; 0 if it takes none."""
+        return 0 if self.condition is None else self.condition.in_features
+
+    def add_condition(self, x: Tensor, condition: Tensor) -> Tensor:
+        """Return x (B, T, width) with what conditions (B, condition_size) say of each picture added to all its places.
+
+        It does not depend on the other pictures of the batch. Raises ShapeError if the condition is of another size.
+        """
+        self.check_condition(condition, len(x))
+        if self.condition is None:
+            return x
+        # one by one: at once, sums would round otherwise
+        return x + torch.stack([self.condition(row) for row in condition.split(1)])
+
+
+def require_condition_size(size: int) -> None:
+    """Raise ConfigError unless a condition may have so many numbers."""
+    require(0 <= size <= 65536, "condition_size", size, "between 0 and 65536")
 
 
 class Path(NamedTuple):
@@ -216,11 +250,6 @@ class SequentialPrior(Prior):
             of_steps = token_nats(self.logits(some, way), self.to_symbols(some, way))
             nats.append(to_grid(of_steps.unflatten(1, (-1, self.parts)).sum(dim=2), way, self.grid))
         return torch.cat(nats) / math.log(2) if nats else tokens.float()
-
-
-def each_alone(linear: nn.Linear, rows: Tensor) -> Tensor:
-    """Return a linear map of rows (B, n), (B, 1, outputs), each by itself: at once, sums would round otherwise."""
-    return torch.stack([linear(row) for row in rows.split(1)])
 
 
 def to_steps(tokens: Tensor, path: Path | None) -> Tensor:

@@ -27,7 +27,15 @@ from torch.nn import functional as F
 
 from bisquit.config import Settings, require
 from bisquit.errors import ShapeError
-from bisquit.priors.base import FIRST_STD, Path, Prior, SequentialPrior, each_alone, to_steps
+from bisquit.priors.base import (
+    FIRST_STD,
+    ConditionalPrior,
+    Path,
+    Prior,
+    SequentialPrior,
+    require_condition_size,
+    to_steps,
+)
 from bisquit.transformer import KeyValueCache, Transformer, TransformerConfig
 
 LARGEST_SOFTMAX_BITS = 18  # 2**18 logits a token: beyond it, memory goes to the head alone
@@ -47,10 +55,10 @@ class CausalConfig(Settings):
 
     def __post_init__(self) -> None:
         require(0 <= self.neighbours <= 64, "neighbours", self.neighbours, "between 0 and 64")
-        require(0 <= self.condition_size <= 65536, "condition_size", self.condition_size, "between 0 and 65536")
+        require_condition_size(self.condition_size)
 
 
-class CausalPrior(SequentialPrior):
+class CausalPrior(ConditionalPrior, SequentialPrior):
     """A causal transformer over tokens; what it computes is drawn at the top of this module.
 
     around: (h w, neighbours) int64, the steps of each step's neighbours in raster order, all before it, h w for none.
@@ -79,9 +87,7 @@ class CausalPrior(SequentialPrior):
         for parameter in (self.embedding.weight, self.start_vector, self.head.weight, *self.neighbours.parameters()):
             nn.init.normal_(parameter, std=FIRST_STD)
         nn.init.zeros_(self.head.bias)
-        self.condition = nn.Linear(config.condition_size, width, bias=False) if config.condition_size else None
-        if self.condition is not None:
-            nn.init.normal_(self.condition.weight, std=FIRST_STD)
+        self.take_conditions(config.condition_size, width)
 
     @abstractmethod
     def add_positions(self) -> None:
@@ -90,11 +96,6 @@ class CausalPrior(SequentialPrior):
     @abstractmethod
     def places(self) -> Tensor:
         """Return what is added to the input of each step in raster order, (h w, width); zeros where nothing is."""
-
-    @property
-    def condition_size(self) -> int:
-        """How many numbers a condition has that tells this prior what to paint; 0 if it takes none."""
-        return self.config.condition_size
 
     def start_from_bits(self) -> None:
         """Draw what stands for each token in the inputs and in the head as a sum of vectors for its bits.
@@ -128,10 +129,7 @@ class CausalPrior(SequentialPrior):
         What is added for a picture does not depend on the others of its batch. Raises ShapeError if the condition is
         of another size.
         """
-        self.check_condition(condition, len(path.around))
-        if self.condition is None:
-            return path
-        return path._replace(places=path.places + each_alone(self.condition, condition))
+        return path._replace(places=self.add_condition(path.places, condition))
 
     def logits(self, tokens: Tensor, path: Path | None = None) -> Tensor:
         """Return the logits (B, h w, codebook) of each token of (B, h, w) given those before it, in one pass."""
@@ -173,9 +171,7 @@ class CausalPrior(SequentialPrior):
 
     def add_neighbours(self, x: Tensor, codes: Tensor) -> Tensor:
         """Add to inputs x (..., width) what neighbours of codes (..., neighbours) add; the last code means none."""
-        for embedding, code in zip(self.neighbours, codes.unbind(-1), strict=True):
-            x = x + embedding(code)
-        return x
+        return add_embedded(x, self.neighbours, codes)
 
     def start(self, batch: int, path: Path | None = None) -> CausalState:
         """Return an empty key-value cache for `batch` sequences, with room for their tokens."""
@@ -225,6 +221,13 @@ def around_steps(known: Tensor, around: Tensor, first: int, end: int) -> Tensor:
     """
     part = around[..., first:end, :]
     return known[:, part] if part.ndim == 2 else known.gather(1, part.flatten(1)).view(part.shape)
+
+
+def add_embedded(x: Tensor, tables: Iterable[nn.Module], codes: Tensor) -> Tensor:
+    """Return x (..., width) with what each of some tables has for its code, of codes (..., tables), added in turn."""
+    for table, code in zip(tables, codes.unbind(-1), strict=True):
+        x = x + table(code)
+    return x
 
 
 def require_softmax(bits: int) -> None:

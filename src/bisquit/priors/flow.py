@@ -33,7 +33,7 @@ from torch import Tensor, nn
 
 from bisquit.config import Settings, require
 from bisquit.errors import ShapeError
-from bisquit.priors.base import FIRST_STD, Prior, each_alone
+from bisquit.priors.base import FIRST_STD, ConditionalPrior, require_condition_size
 from bisquit.quantizers.bits import unpack_bits
 from bisquit.transformer import Transformer, TransformerConfig
 
@@ -59,12 +59,12 @@ class FlowConfig(Settings):
     """Standard deviation of the log-odds of the times to learn from."""
 
     def __post_init__(self) -> None:
-        require(0 <= self.condition_size <= 65536, "condition_size", self.condition_size, "between 0 and 65536")
+        require_condition_size(self.condition_size)
         require(-10 <= self.time_mean <= 10, "time_mean", self.time_mean, "between -10 and 10")
         require(0 < self.time_deviation <= 10, "time_deviation", self.time_deviation, "above 0 and at most 10")
 
 
-class FlowPrior(Prior):
+class FlowPrior(ConditionalPrior):
     """A flow from noise to bits; what it computes is drawn at the top of this module."""
 
     config: FlowConfig
@@ -80,21 +80,16 @@ class FlowPrior(Prior):
         width = config.transformer.width
         self.between = nn.Linear(bits, width)
         self.guess = nn.Linear(bits, width, bias=False) if config.self_conditioning else None
-        self.condition = nn.Linear(config.condition_size, width, bias=False) if config.condition_size else None
         self.time = nn.Sequential(nn.Linear(2 * TIME_WAVES, width), nn.SiLU(), nn.Linear(width, width))
         self.place = nn.Parameter(FIRST_STD * torch.randn(self.length, width))
         self.transformer = Transformer(config.transformer)
         self.head = nn.Linear(width, bits)
-        for layer in (self.between, self.guess, self.condition, self.time[0], self.time[2], self.head):
+        for layer in (self.between, self.guess, self.time[0], self.time[2], self.head):
             if isinstance(layer, nn.Linear):
                 nn.init.normal_(layer.weight, std=FIRST_STD)
                 if layer.bias is not None:
                     nn.init.zeros_(layer.bias)
-
-    @property
-    def condition_size(self) -> int:
-        """How many numbers a condition has that tells this prior what to paint; 0 if it takes none."""
-        return self.config.condition_size
+        self.take_conditions(config.condition_size, width)
 
     def estimate(self, x: Tensor, t: Tensor, condition: Tensor | None = None, guess: Tensor | None = None) -> Tensor:
         """Return the mean of the corners that pictures at x may end at, (B, bits, h, w).
@@ -110,7 +105,7 @@ class FlowPrior(Prior):
         if guess is not None and self.guess is not None:
             inputs = inputs + self.guess(guess.flatten(2).mT)
         if condition is not None:
-            inputs = inputs + self._shown(condition, len(x))
+            inputs = self.add_condition(inputs, condition)
         ends: Tensor = self.head(self.transformer(inputs, causal=False))
         return ends.mT.unflatten(2, self.grid)
 
@@ -149,16 +144,6 @@ class FlowPrior(Prior):
             with torch.no_grad():
                 guess[told] = self.estimate(x[told], t[told], None if condition is None else condition[told]).to(x)
         return guess
-
-    def _shown(self, condition: Tensor, batch: int) -> Tensor:
-        """Return what is added for what pictures are to show, which does not depend on the others of a batch.
-
-        (B, 1, width), or zeros where this prior takes no condition.
-        """
-        self.check_condition(condition, batch)
-        if self.condition is None:
-            return self.place.new_zeros(1)
-        return each_alone(self.condition, condition)
 
 
 def to_corners(tokens: Tensor, bits: int) -> Tensor:

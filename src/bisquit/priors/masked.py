@@ -22,10 +22,11 @@ from torch.nn import functional as F
 
 from bisquit.config import Settings, require
 from bisquit.errors import ShapeError
-from bisquit.priors.base import FIRST_STD, Prior, each_alone, token_nats
+from bisquit.priors.base import FIRST_STD, ConditionalPrior, Prior, require_condition_size, token_nats
 from bisquit.priors.causal import (
     AROUND,
     CausalPrior,
+    add_embedded,
     around_steps,
     draw_from_bits,
     grow_tables,
@@ -53,10 +54,10 @@ class MaskedConfig(Settings):
     def __post_init__(self) -> None:
         wanted = f"between 0 and {len(AROUND)}"
         require(0 <= self.neighbours <= len(AROUND), "neighbours", self.neighbours, wanted)
-        require(0 <= self.condition_size <= 65536, "condition_size", self.condition_size, "between 0 and 65536")
+        require_condition_size(self.condition_size)
 
 
-class MaskedPrior(Prior):
+class MaskedPrior(ConditionalPrior):
     """A transformer over tokens of which some are known; what it computes is drawn at the top of this module."""
 
     config: MaskedConfig
@@ -78,16 +79,11 @@ class MaskedPrior(Prior):
         self.place = nn.Parameter(torch.empty(self.length, width))
         self.transformer = Transformer(config.transformer)
         self.head = nn.Linear(width, self.codebook_size)
-        self.condition = nn.Linear(config.condition_size, width, bias=False) if config.condition_size else None
-        drawn = [self.embedding, self.neighbours, self.head, *([] if self.condition is None else [self.condition])]
+        drawn = (self.embedding, self.neighbours, self.head)
         for parameter in (self.mask_vector, self.place, *(p for part in drawn for p in part.parameters())):
             nn.init.normal_(parameter, std=FIRST_STD)
         nn.init.zeros_(self.head.bias)
-
-    @property
-    def condition_size(self) -> int:
-        """How many numbers a condition has that tells this prior what to paint; 0 if it takes none."""
-        return self.config.condition_size
+        self.take_conditions(config.condition_size, width)
 
     def start_from_bits(self) -> None:
         """Draw what stands for each token in the inputs and in the head as a sum of vectors for its bits."""
@@ -132,11 +128,9 @@ class MaskedPrior(Prior):
         if self.neighbours:
             seen = F.pad(tokens.where(known, self.codebook_size), (0, 1), value=self.codebook_size)
             codes = around_steps(seen, self.beside, 0, self.length)  # (B, h w, neighbours)
-            for embedding, code in zip(self.neighbours, codes.unbind(2), strict=True):
-                x = x + embedding(code)
+            x = add_embedded(x, self.neighbours, codes)
         if condition is not None:
-            self.check_condition(condition, len(tokens))
-            x = x if self.condition is None else x + each_alone(self.condition, condition)
+            x = self.add_condition(x, condition)
         features: Tensor = self.transformer(x, causal=False)
         return features
 

@@ -22,8 +22,16 @@ from torch.nn import functional as F
 
 from bisquit.config import Settings, require
 from bisquit.errors import ShapeError
-from bisquit.priors.base import FIRST_STD, Path, SequentialPrior, each_alone, joined, to_steps
-from bisquit.priors.causal import ABOVE, around_steps, draw_from_bits, places_around
+from bisquit.priors.base import (
+    FIRST_STD,
+    ConditionalPrior,
+    Path,
+    SequentialPrior,
+    joined,
+    require_condition_size,
+    to_steps,
+)
+from bisquit.priors.causal import ABOVE, add_embedded, around_steps, draw_from_bits, places_around
 from bisquit.transformer import KeyValueCache, Transformer, TransformerConfig
 
 MOST_PART_BITS = 12  # 4,096 logits a step
@@ -49,12 +57,12 @@ class PartsConfig(Settings):
     def __post_init__(self) -> None:
         wanted = f"between 0 and {len(ABOVE)}"
         require(0 <= self.neighbours <= len(ABOVE), "neighbours", self.neighbours, wanted)
-        require(0 <= self.condition_size <= 65536, "condition_size", self.condition_size, "between 0 and 65536")
+        require_condition_size(self.condition_size)
         require(1 <= self.parts <= 32, "parts", self.parts, "between 1 and 32")
         require(1 <= self.part_width <= 65536, "part_width", self.part_width, "between 1 and 65536")
 
 
-class PartsPrior(SequentialPrior):
+class PartsPrior(ConditionalPrior, SequentialPrior):
     """A causal transformer over tokens in raster order whose bits come in parts; drawn at the top of this module."""
 
     config: PartsConfig
@@ -78,19 +86,12 @@ class PartsPrior(SequentialPrior):
         )
         self.register_buffer("around", places_around(grid, config.neighbours), persistent=False)
         self.place = nn.Parameter(FIRST_STD * torch.randn(self.length, width))
-        self.condition = nn.Linear(config.condition_size, width, bias=False) if config.condition_size else None
-        if self.condition is not None:
-            nn.init.normal_(self.condition.weight, std=FIRST_STD)
+        self.take_conditions(config.condition_size, width)
         self.transformer = Transformer(config.transformer)
         self.heads = nn.ModuleList(
             PartHead(0 if config.independent else before, self.symbols, width, config.part_width)
             for before in range(self.parts)
         )
-
-    @property
-    def condition_size(self) -> int:
-        """How many numbers a condition has that tells this prior what to paint; 0 if it takes none."""
-        return self.config.condition_size
 
     @torch.no_grad()
     def start_from_bits(self) -> None:
@@ -104,10 +105,7 @@ class PartsPrior(SequentialPrior):
 
         Raises ShapeError if it is of another size.
         """
-        self.check_condition(condition, batch)
-        places = self.place.expand(batch, -1, -1)
-        if self.condition is not None:
-            places = places + each_alone(self.condition, condition)
+        places = self.add_condition(self.place.expand(batch, -1, -1), condition)
         return Path(places, self.around.expand(batch, -1, -1))
 
     def logits(self, tokens: Tensor, path: Path | None = None) -> Tensor:
@@ -153,7 +151,7 @@ class PartsPrior(SequentialPrior):
             before = self.embedding(last)
             state.parts.clear()
         around = self.around if path is None else path.around
-        x = self._with_neighbours(before.unsqueeze(1), around_steps(state.tokens, around, step, step + 1))
+        x = add_embedded(before.unsqueeze(1), self.neighbours, around_steps(state.tokens, around, step, step + 1))
         x = x + (self.place if path is None else path.places)[..., step : step + 1, :]
         state.features = self.transformer(x, causal=True, cache=state.cache)[:, 0]
 
@@ -164,15 +162,10 @@ class PartsPrior(SequentialPrior):
         if self.neighbours:
             known = F.pad(before, (0, self.length + 1 - before.shape[1]), value=self.codebook_size)
             around = self.around if path is None else path.around
-            x = self._with_neighbours(x, around_steps(known, around, 0, count))
+            x = add_embedded(x, self.neighbours, around_steps(known, around, 0, count))
         places = self.place if path is None else path.places
         features: Tensor = self.transformer(x + places[..., :count, :], causal=True)
         return features
-
-    def _with_neighbours(self, x: Tensor, codes: Tensor) -> Tensor:
-        for embedding, code in zip(self.neighbours, codes.unbind(-1), strict=True):
-            x = x + embedding(code)
-        return x
 
     def _heads(self) -> list[PartHead]:
         return list(self.heads)  # type: ignore[arg-type]  # a ModuleList knows of modules alone

@@ -34,7 +34,7 @@ from torch import Tensor, nn
 
 from bisquit.config import Settings, require
 from bisquit.errors import ShapeError
-from bisquit.priors.base import FIRST_STD, Path, Prior, SequentialPrior, each_alone
+from bisquit.priors.base import FIRST_STD, ConditionalPrior, Path, Prior, SequentialPrior, require_condition_size
 from bisquit.priors.causal import LARGEST_SOFTMAX_BITS
 from bisquit.pyramids import averaging, enlarging
 from bisquit.transformer import KeyValueCache, Transformer, TransformerConfig
@@ -55,10 +55,10 @@ class PyramidConfig(Settings):
         grows = all(coarse <= fine for pair in pairwise(self.scales) for coarse, fine in zip(*pair, strict=True))
         wanted = "grids of at least 1 x 1, none lower or narrower than the one before it"
         require(bool(self.scales) and min(self.scales[0]) >= 1 and grows, "scales", self.scales, wanted)
-        require(0 <= self.condition_size <= 65536, "condition_size", self.condition_size, "between 0 and 65536")
+        require_condition_size(self.condition_size)
 
 
-class PyramidPrior(SequentialPrior):
+class PyramidPrior(ConditionalPrior, SequentialPrior):
     """A transformer over tokens scale by scale; what it computes is drawn at the top of this module.
 
     A step is a token as everywhere, and all logits of a scale are computed when its first step is asked for.
@@ -98,16 +98,10 @@ class PyramidPrior(SequentialPrior):
         self.place = nn.Parameter(torch.empty(self.length, width))
         self.transformer = Transformer(config.transformer)
         self.head = nn.Linear(width, self.codebook_size)
-        self.condition = nn.Linear(config.condition_size, width, bias=False) if config.condition_size else None
-        maps = [linear for linear in (self.embedding, self.head, self.condition) if linear is not None]
-        for parameter in (self.scale, self.place, *(linear.weight for linear in maps)):
+        for parameter in (self.scale, self.place, self.embedding.weight, self.head.weight):
             nn.init.normal_(parameter, std=FIRST_STD)
         nn.init.zeros_(self.head.bias)
-
-    @property
-    def condition_size(self) -> int:
-        """How many numbers a condition has that tells this prior what to paint; 0 if it takes none."""
-        return self.config.condition_size
+        self.take_conditions(config.condition_size, width)
 
     @torch.no_grad()
     def grow_from(self, other: Prior) -> bool:
@@ -128,10 +122,7 @@ class PyramidPrior(SequentialPrior):
 
         Raises ShapeError if it is of another size.
         """
-        self.check_condition(condition, batch)
-        places = self.places().expand(batch, -1, -1)
-        if self.condition is not None:
-            places = places + each_alone(self.condition, condition)
+        places = self.add_condition(self.places().expand(batch, -1, -1), condition)
         return Path(places, self.scale_of.new_empty(batch, self.length, 0))
 
     def places(self) -> Tensor:
