@@ -6,6 +6,7 @@ prior.safetensors            likewise, where the run trains a prior; its tokeniz
 features.safetensors         likewise, where the run trains a feature network
 epoch-01/ ...                the model after the epochs that `snapshot_epochs` names
 last.ckpt                    the state from which `--resume` goes on
+.lock, .lock-holder          held while a process trains, and by which
 logs/                        TensorBoard's curves and pictures
 """
 
@@ -29,6 +30,7 @@ from torch import nn
 
 from bisquit.config import Settings
 from bisquit.errors import RunError
+from bisquit.locks import held
 from bisquit.record import RunRecord
 from bisquit.training.callbacks import STATE_FILE, AveragedWeights, Pictures, Progress, RunState
 from bisquit.training.data import Batches
@@ -48,7 +50,10 @@ def fit(
     pictured: str = "",
     draw: Callable[[nn.Module], np.ndarray] | None = None,
 ) -> None:
-    """Train a module from the state in `out`, if there is one, to the end, and mark the run as finished."""
+    """Train a module from the state in `out`, if there is one, to the end, and mark the run as finished.
+
+    Raises RunError if another process trains in that folder.
+    """
     settings = module.settings
     averaged = AveragedWeights(settings.ema_decay) if settings.ema_decay else None
     patience = settings.early_stopping_epochs
@@ -60,8 +65,8 @@ def fit(
         RunState(out, save, settings.checkpoint_minutes, settings.snapshot_epochs, averaged),
     )
     state = out / STATE_FILE
-    step = _saved_step(state)
-    with _quiet_lightning(), freed_memory_kept():
+    with held(out), _quiet_lightning(), freed_memory_kept():
+        step = _saved_step(state)
         trainer = L.Trainer(
             max_epochs=settings.epochs,
             accelerator="cuda" if torch.cuda.is_available() else "cpu",
@@ -75,7 +80,7 @@ def fit(
             enable_model_summary=False,
         )
         trainer.fit(module, batches, ckpt_path=None if step is None else state, weights_only=True)
-    record.replace(finished=True).save(out)
+        record.replace(finished=True).save(out)
 
 
 def _saved_step(state: Path) -> int | None:
