@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import threading
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +31,8 @@ from bisquit.quantizers import BSQConfig, LFQConfig
 from bisquit.tokenizer import Tokenizer
 from bisquit.tokens import tokenize
 from bisquit.training import FeaturesRecipe, PriorRecipe, TokenizerRecipe, train_features, train_prior, train_tokenizer
+from bisquit.training.data import Batches
+from bisquit.training.modules import PriorModule
 from bisquit.transformer import TransformerConfig
 
 STAGES = ["tokenizer", "prior", "features"]
@@ -220,6 +224,47 @@ def test_a_valid_loss_that_is_no_number_ends_the_run(train, set_valid_losses, tm
 def test_a_prior_that_diverges_is_told_what_to_do(train, tmp_path: Path):
     told = refusal(RunError, train, "prior", tmp_path, learning_rate=1e20, gradient_clip=0.0)
     assert "try a lower --learning-rate" in told
+
+
+@pytest.fixture
+def spoil(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], dict[str, Tensor]]:
+    """A function that makes the loss of one step no number, and returns where the weights before it will be."""
+
+    def spoil(step: int) -> dict[str, Tensor]:
+        whole, before = PriorModule.training_step, {}
+
+        def training_step(module: PriorModule, batch: Tensor, batch_idx: int) -> Tensor:
+            loss = whole(module, batch, batch_idx)
+            if module.global_step != step:
+                return loss
+            before.update({name: value.clone() for name, value in module.state_dict().items()})
+            return loss * float("nan")
+
+        monkeypatch.setattr(PriorModule, "training_step", training_step)
+        return before
+
+    return spoil
+
+
+def test_a_loss_that_is_no_number_stops_at_its_step_and_names_its_pictures(train, spoil, data, tmp_path: Path):
+    spoil(6)
+    told = refusal(RunError, train, "prior", tmp_path)
+    assert "norm is nan at step 7, of pictures " in told
+    named = re.search(r"of pictures ([\d, ]+) of the training set", told)[1].split(", ")
+    wanted = Batches((len(data.tokens.tokens), len), (1, len), 4, seed=0).indices(6)
+    assert [*map(int, named)] == wanted.tolist()
+    assert not json.loads((tmp_path / "run.json").read_text())["finished"]
+
+
+def test_a_step_that_is_skipped_changes_no_weight(train, spoil, caplog, tmp_path: Path):
+    before = spoil(19)  # the last of two epochs of ten
+    train("prior", tmp_path, bad_steps="skip", ema_decay=0.0)
+    assert "at step 20, of pictures" in caplog.text
+    assert "it is left out, 1 so far" in caplog.text
+    after = torch.load(tmp_path / "last.ckpt", weights_only=True)["state_dict"]
+    assert after.keys() == before.keys() != set()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+    assert json.loads((tmp_path / "run.json").read_text())["finished"]
 
 
 def test_a_model_that_cannot_be_built_leaves_no_run(data, make_tokenizer, tmp_path: Path):

@@ -6,6 +6,7 @@ drawn.
 
 from __future__ import annotations
 
+import logging
 import math
 from abc import abstractmethod
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bisquit.autoencoder import ResidualBlock, pad_to_patches, to_float, to_uint8
-from bisquit.errors import ConfigError
+from bisquit.errors import ConfigError, RunError
 from bisquit.features import FeatureNetwork
 from bisquit.frames.augment import Augmentation, augment
 from bisquit.priors import Prior
@@ -35,6 +36,7 @@ from bisquit.transformer import Attention, Block
 Encode = Callable[[Tensor], Tensor]
 """From frames, uint8 (B, H, W, 3), to tokens, int64 (B, h, w)."""
 UNCHANGED = Augmentation()
+_log = logging.getLogger("bisquit")
 
 
 class StageModule(L.LightningModule):
@@ -43,6 +45,8 @@ class StageModule(L.LightningModule):
     def __init__(self, settings: TrainingConfig) -> None:
         super().__init__()
         self.settings = settings
+        self.left_out = 0
+        """How many steps were left out since the run was begun or resumed, because their gradient was not finite."""
 
     @property
     @abstractmethod
@@ -83,10 +87,27 @@ class StageModule(L.LightningModule):
         return (step + 1) % every == 0
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Clip the gradient, and log what its norm was before."""
+        """Clip the gradient, and log what its norm was before. Raises RunError if that is not finite and stops."""
         norm = nn.utils.clip_grad_norm_(self.parameters(), self.settings.gradient_clip or math.inf)
-        if self.keeps_figures(self.global_step):
+        if not torch.isfinite(norm):
+            self._leave_out_step(float(norm))
+        elif self.keeps_figures(self.global_step):
             self.log("train/gradient_norm", norm)
+
+    def _leave_out_step(self, norm: float) -> None:
+        """Drop a gradient that is not finite, so that no weight changes. Raises RunError if the run is to stop there."""
+        step, batches = self.global_step, self.trainer.datamodule  # type: ignore[attr-defined]
+        pictures = ", ".join(map(str, batches.indices(step)))
+        what = f"the gradient's norm is {norm} at step {step + 1}, of pictures {pictures} of the training set"
+        if self.settings.bad_steps == "stop":
+            raise RunError(
+                f"{what}: no weight was changed by it, and --resume meets it again; try a lower --learning-rate or "
+                "--bad-steps skip in another --out"
+            )
+        self.left_out += 1
+        _log.warning("%s: it is left out, %d so far", what, self.left_out)
+        for parameter in self.parameters():
+            parameter.grad = None
 
 
 class TokenizerModule(StageModule):

@@ -43,6 +43,8 @@ class TrainingConfig(Settings):
     """Epochs after which the model is also kept in a folder of its own, such as 1,2."""
     seed: int = 0
     """Seed of the first weights, the order, the augmentation and the dropout."""
+    bad_steps: Literal["stop", "skip"] = "stop"
+    """What to do at a step whose loss or gradient is not finite: stop the run, or leave the step out and go on."""
 
     def __post_init__(self) -> None:
         require(self.epochs >= 1, "epochs", self.epochs, "at least 1")
