@@ -95,7 +95,7 @@ class StageModule(L.LightningModule):
             self.log("train/gradient_norm", norm)
 
     def _leave_out_step(self, norm: float) -> None:
-        """Drop a gradient that is not finite, so that no weight changes. Raises RunError if the run is to stop there."""
+        """Drop a gradient that is not finite, so that no weight changes. Raises RunError if the run is to stop."""
         step, batches = self.global_step, self.trainer.datamodule  # type: ignore[attr-defined]
         pictures = ", ".join(map(str, batches.indices(step)))
         what = f"the gradient's norm is {norm} at step {step + 1}, of pictures {pictures} of the training set"
