@@ -9,7 +9,7 @@ DEMO := runs/demo
 export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo train-demo seed results ablations scaling compare-priors tokenizers editing control augmentation bench bench-sampling bench-codec exact docs test sanitize fuzz check format constraints clean
+.PHONY: help setup demo train-demo seed results ablations scaling compare-priors tokenizers editing control augmentation bench bench-sampling bench-codec exact docs test test-browser sanitize fuzz check format constraints clean
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -109,6 +109,13 @@ docs: $(VENV)/.docs ## Build the site of the documents and the docstrings: build
 test: $(VENV)/.setup ## Run the tests; ARGS="-k tokenizer" goes to pytest
 	$(BIN)/pytest $(ARGS)
 
+$(VENV)/.browser: $(VENV)/.setup
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt --editable '.[dev,browser]'
+	@touch $@
+
+test-browser: $(VENV)/.browser ## Look at the studio through a Chromium that is installed; ARGS=--screenshots writes docs/images/studio-*.png
+	BISQUIT_REQUIRE_BROWSER=1 $(BIN)/pytest tests/browser $(ARGS)
+
 sanitize: $(VENV)/.setup ## Run the engine's tests under AddressSanitizer and UndefinedBehaviorSanitizer: three minutes
 	PYTHON=$(BIN)/python scripts/sanitize.sh $(ARGS)
 
@@ -136,7 +143,7 @@ constraints: ## Resolve every dependency anew but PyTorch, and pin it in constra
 	@scratch=$$(mktemp -d) && trap 'rm -rf "$$scratch"' EXIT && \
 	$(PYTHON) -m venv "$$scratch/venv" && \
 	sed '/^torch==/q' constraints.txt > "$$scratch/pins" && \
-	"$$scratch/venv/bin/python" -m pip install -qq --disable-pip-version-check --constraint "$$scratch/pins" '.[dev,bench,docs,fuzz,hub,onnx,video]' && \
+	"$$scratch/venv/bin/python" -m pip install -qq --disable-pip-version-check --constraint "$$scratch/pins" '.[dev,bench,browser,docs,fuzz,hub,onnx,video]' && \
 	"$$scratch/venv/bin/python" -m pip freeze --all --exclude bisquit --exclude pip --exclude torch >> "$$scratch/pins" && \
 	cat "$$scratch/pins" > constraints.txt
 

@@ -98,7 +98,8 @@ export const runPictureUrl = (name, tag) => `${PREFIX}/runs/picture?${new URLSea
 function formOf(fields) {
   const form = new FormData();
   for (const [name, value] of Object.entries(fields)) {
-    if (value instanceof Blob) form.append(name, value, `${name}.png`); // the first name is nobody's business
+    if (value instanceof Blob)
+      form.append(name, value, `${name}.png`); // the first name is nobody's business
     else if (value !== null && value !== undefined) form.append(name, String(value));
   }
   return form;

@@ -23,8 +23,8 @@ export class Chart {
     this.svg = draw("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img" });
     this.range = make("input", { type: "range", min: "0", "aria-label": `Step of ${title}` });
     this.output = make("output");
-    const caption = make("figcaption", { textContent: title });
-    this.element = make("figure", { className: "chart" }, caption, this.svg, this.range, this.output);
+    this.caption = make("figcaption");
+    this.element = make("figure", { className: "chart" }, this.caption, this.svg, this.range, this.output);
     this.range.addEventListener("input", () => this.#point());
     this.svg.addEventListener("pointermove", (/** @type {PointerEvent} */ event) => {
       const box = this.svg.getBoundingClientRect();
@@ -47,7 +47,11 @@ export class Chart {
     const values = points.flatMap((point) => (point.value === null ? [] : [point.value]));
     this.x = scale(extent(this.#steps), [EDGE.left, WIDTH - EDGE.right]);
     this.y = scale(extent(values), [HEIGHT - EDGE.bottom, EDGE.top]);
-    this.svg.replaceChildren(...this.#axes(extent(this.#steps), extent(values)), ...lines.map((line, i) => this.#path(line, i)));
+    this.svg.replaceChildren(
+      ...this.#axes(extent(this.#steps), extent(values)),
+      ...lines.map((line, i) => this.#path(line, i)),
+    );
+    this.caption.replaceChildren(this.title, ...lines.map(({ name }, i) => legend(name, i)));
     this.cursor = draw("line", { class: "cursor", y1: EDGE.top, y2: HEIGHT - EDGE.bottom });
     this.svg.append(this.cursor);
     this.svg.setAttribute("aria-label", `${this.title}: ${lines.map(said).join("; ")}`);
@@ -97,7 +101,7 @@ export class Chart {
     this.cursor?.setAttribute("x1", x);
     this.cursor?.setAttribute("x2", x);
     const values = this.#lines.flatMap(({ name, points }) => {
-      const point = points.find((one) => one.step === step);
+      const point = points.findLast((one) => one.step <= step); // not every curve has a point at each step
       return point ? [`${name} ${point.value === null ? "not finite" : precise(point.value)}`] : [];
     });
     this.output.textContent = `step ${step}: ${values.join(", ")}`;
@@ -108,6 +112,16 @@ export class Chart {
   y = (/** @type {number} */ value) => value;
   /** @type {SVGElement | null} */
   cursor = null;
+}
+
+/**
+ * @param {string} name
+ * @param {number} i
+ */
+function legend(name, i) {
+  const line = draw("svg", { viewBox: "0 0 26 10", "aria-hidden": "true" });
+  line.append(draw("path", { class: `line-${i % 3}`, d: "M0 5H26" }));
+  return make("span", { className: "legend" }, line, name);
 }
 
 /** @param {Line} line */

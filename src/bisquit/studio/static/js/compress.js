@@ -14,6 +14,11 @@ import { webpOf } from "./webp.js";
 
 const REST_MS = 300;
 const BROWSERS = "the browser's WebP";
+const ABOUT =
+  "PSNR is computed in this browser, and the WebP is the browser's: the largest that has no more bytes, or else the " +
+  "smallest that it makes.";
+/** @type {Record<string, string>} */
+const NAMES = { "the picture": "PNG", [BROWSERS]: "WebP" };
 
 const form = find("#compress-form");
 const compareAt = find("#compress-compare");
@@ -66,12 +71,10 @@ function takePicture() {
     const given = /** @type {Picture} */ (picker.picture);
     const model = await modelOf(form.elements.model.value);
     picture = model?.size ? await fitted(given, model.size) : given;
-    const note = find("#compress-note");
-    note.textContent = `PSNR and WebP are made in this browser. The WebP is the largest that has no more bytes, or the smallest that it makes.`;
-    if (picture !== given) {
-      note.textContent += ` The picture was cropped and resized from ${given.width} × ${given.height}: models store pictures of their own size.`;
-    }
-    await compress();
+    const size = `${given.width} × ${given.height}`;
+    const resized = `The picture was cropped and resized from ${size}: models store pictures of their own size.`;
+    find("#compress-note").textContent = picture === given ? ABOUT : `${ABOUT} ${resized}`;
+    voice.watch(compress); // which another quality may break off, and not the map
     await showMap();
   });
 }
@@ -130,12 +133,26 @@ function showForms() {
     const pixels = bitmap.width * bitmap.height;
     const error = picture && name !== "the picture" ? decibels(picture.bitmap, bitmap) : "–";
     const values = [bytes.toLocaleString("en"), ((8 * bytes) / pixels).toFixed(3), error];
-    return make("tr", {}, make("th", { scope: "row", textContent: name === "the picture" ? "PNG" : name }), ...values.map((text) => make("td", { textContent: text })));
+    return make(
+      "tr",
+      {},
+      make("th", { scope: "row", textContent: NAMES[name] ?? name }),
+      ...values.map((text) => make("td", { textContent: text })),
+    );
   });
   find("#compress-figures").replaceChildren(...rows);
   const kept = Math.max(sides.selectedIndex, 0);
-  const pairs = forms.length > 1 ? [[0, 1], [2, 1], [0, 2]] : [[0, 0]];
-  const options = pairs.map(([left, right]) => make("option", { value: `${left},${right}`, textContent: `${forms[left].name} | ${forms[right].name}` }));
+  const pairs =
+    forms.length > 1
+      ? [
+          [0, 1],
+          [2, 1],
+          [0, 2],
+        ]
+      : [[0, 0]];
+  const options = pairs.map(([left, right]) =>
+    make("option", { value: `${left},${right}`, textContent: `${forms[left].name} | ${forms[right].name}` }),
+  );
   sides.replaceChildren(...options);
   sides.selectedIndex = Math.min(kept, pairs.length - 1);
   compareAt.hidden = false;
@@ -159,8 +176,10 @@ async function showMap() {
   map.hidden = false;
   show(find("canvas", map), shown.bitmap);
   drawHeat(find(".over", map), found.bits, shown, model.patch_size, model.bits);
+  const all = Math.round(found.total_bits).toLocaleString("en");
   find("figcaption", map).textContent =
-    `Where the bits go: the brighter, the more a token costs ${model.name}, up to ${model.bits} bits and beyond. All: ${Math.round(found.total_bits).toLocaleString("en")} bits.`;
+    `Where the bits go: the brighter a token, the more it costs ${model.name}, up to ${model.bits} bits or more. ` +
+    `All of them cost ${all} bits.`;
 }
 
 /**

@@ -113,7 +113,8 @@ async function requestOf(kind) {
   const picture = first.picture.blob;
   switch (kind) {
     case "inpaint":
-      if (mask.isEmpty) throw new Problem("nothing is covered: paint over what is to be painted anew, or cover a rectangle");
+      if (mask.isEmpty)
+        throw new Problem("nothing is covered: paint over what is to be painted anew, or cover a rectangle");
       return { ...asked, picture, mask: await mask.png() };
     case "extend":
       return { ...asked, ...numbers(["left", "right", "top", "bottom"]), picture };

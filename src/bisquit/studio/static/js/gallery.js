@@ -51,7 +51,11 @@ export function shown() {
     next = found.next;
     newer.disabled = ends.length === 1;
     older.disabled = !next;
-    voice.say(found.total ? `${found.total.toLocaleString("en")} pictures, page ${ends.length}.` : "Nothing is kept yet: paint something.");
+    voice.say(
+      found.total
+        ? `${found.total.toLocaleString("en")} pictures, page ${ends.length}.`
+        : "Nothing is kept yet: paint something.",
+    );
   });
 }
 
@@ -62,7 +66,11 @@ function open(one) {
   deletion.textContent = "Delete";
   image.alt = named(one.recipe);
   find("#gallery-open-title").textContent = named(one.recipe);
-  const known = [["kept", new Date(1000 * one.created).toLocaleString()], ["size", `${one.width} × ${one.height}`], ...facts(one.recipe)];
+  const known = [
+    ["kept", new Date(1000 * one.created).toLocaleString()],
+    ["size", `${one.width} × ${one.height}`],
+    ...facts(one.recipe),
+  ];
   find("#gallery-facts").replaceChildren(
     ...known.flatMap(([name, value]) => [make("dt", { textContent: name }), make("dd", { textContent: value })]),
   );
@@ -106,7 +114,9 @@ async function again(one) {
   const answer = await ask(`/gallery/${one.id}/again`, { method: "POST" });
   const isSame = answer.headers.get("Bisquit-Same") === "true";
   link(image, await answer.blob());
-  inDialog.say(isSame ? "Painted again: the same, byte for byte." : "Painted again, and not the same: this is the new one.");
+  inDialog.say(
+    isSame ? "Painted again: the same, byte for byte." : "Painted again, and not the same: this is the new one.",
+  );
 }
 
 /**

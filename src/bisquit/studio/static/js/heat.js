@@ -12,7 +12,7 @@ const STOPS = [
  * @param {number} share 0 to 1
  * @param {number} [alpha]
  */
-export function colour(share, alpha = 0.45 + 0.4 * share) {
+export function colour(share, alpha = 0.25 + 0.55 * Math.min(share, 1)) {
   const at = Math.min(Math.max(share, 0), 1) * (STOPS.length - 1);
   const i = Math.min(Math.floor(at), STOPS.length - 2);
   const [r, g, b] = STOPS[i].map((from, j) => Math.round(from + (at - i) * (STOPS[i + 1][j] - from)));

@@ -26,7 +26,8 @@ function go() {
   if (current) VIEWS[current].hidden?.();
   const isFirst = current === null;
   current = name;
-  for (const section of document.querySelectorAll("main > section")) section.toggleAttribute("hidden", section.id !== name);
+  for (const section of document.querySelectorAll("main > section"))
+    section.toggleAttribute("hidden", section.id !== name);
   for (const anchor of document.querySelectorAll("nav a[href^='#/']")) {
     if (anchor.getAttribute("href") === `#/${name}`) anchor.setAttribute("aria-current", "page");
     else anchor.removeAttribute("aria-current");

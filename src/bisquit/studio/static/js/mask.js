@@ -81,7 +81,9 @@ export class Mask {
 
   /** @param {GlobalCompositeOperation} operation */
   #context(operation) {
-    const context = /** @type {CanvasRenderingContext2D} */ (this.canvas.getContext("2d", { willReadFrequently: true }));
+    const context = /** @type {CanvasRenderingContext2D} */ (
+      this.canvas.getContext("2d", { willReadFrequently: true })
+    );
     const both = { globalCompositeOperation: operation, fillStyle: COVER, strokeStyle: COVER };
     return Object.assign(context, both, { lineCap: "round", lineJoin: "round" });
   }

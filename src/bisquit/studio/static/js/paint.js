@@ -91,7 +91,8 @@ function begin(model) {
  */
 async function hear(name, data, signal) {
   if (name === "error") throw new Problem(data.error);
-  if (name === "queued") voice.say(data.ahead ? `Waiting: ${data.ahead} ${data.ahead > 1 ? "come" : "comes"} first.` : "Painting …");
+  if (name === "queued")
+    voice.say(data.ahead ? `Waiting: ${data.ahead} ${data.ahead > 1 ? "come" : "comes"} first.` : "Painting …");
   if (name === "partial") {
     const bitmap = await createImageBitmap(pngOf(data.png));
     signal.throwIfAborted();
@@ -130,7 +131,11 @@ function onMove() {
   position.value = String(player.position);
   position.disabled = player.steps.length === 0;
   const newest = player.steps.slice(Math.max(player.position - SHOWN, 0), player.position);
-  drawChances(find("#paint-chances"), newest.map((step) => step.chance), settings.model?.bits ?? 1);
+  drawChances(
+    find("#paint-chances"),
+    newest.map((step) => step.chance),
+    settings.model?.bits ?? 1,
+  );
 }
 
 /** @param {string | undefined} what */

@@ -24,7 +24,8 @@ export async function readPicture(blob, name) {
   } catch {
     throw new Problem(`${name} cannot be read: a JPEG, PNG or WebP picture is wanted`);
   }
-  const png = blob.type === "image/png" ? blob : await blobOf(canvasOf(bitmap, bitmap.width, bitmap.height), "image/png");
+  const png =
+    blob.type === "image/png" ? blob : await blobOf(canvasOf(bitmap, bitmap.width, bitmap.height), "image/png");
   return { name, blob: png, bitmap, width: bitmap.width, height: bitmap.height };
 }
 

@@ -13,7 +13,8 @@ const NEUTRAL = { temperature: 1, top_k: 0, top_p: 1, min_p: 0, guidance: 1, ste
 export function named(recipe) {
   const { asked, kind, number } = recipe;
   const told = asked.class ?? asked.prompt;
-  return `${KINDS[kind]} by ${asked.model}, seed ${asked.seed}${number ? `, number ${number}` : ""}${told ? `: ${told}` : ""}`;
+  const which = number ? `, number ${number}` : "";
+  return `${KINDS[kind]} by ${asked.model}, seed ${asked.seed}${which}${told ? `: ${told}` : ""}`;
 }
 
 /**

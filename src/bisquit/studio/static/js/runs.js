@@ -42,9 +42,11 @@ function look() {
   clearTimeout(timer);
   if (!isShown || document.hidden) return;
   const signal = latest.begin();
-  voice.watch(() => refresh(signal)).then(() => {
-    if (!signal.aborted) timer = setTimeout(look, POLL_MS);
-  });
+  voice
+    .watch(() => refresh(signal))
+    .then(() => {
+      if (!signal.aborted) timer = setTimeout(look, POLL_MS);
+    });
 }
 
 /** @param {AbortSignal} signal */

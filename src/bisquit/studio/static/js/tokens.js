@@ -30,8 +30,16 @@ const latestFlips = new Latest();
 const picker = new Picker(find("#tokens [data-picker]"), voice, () => voice.watch(encode));
 /**
  * What is looked at.
- * @type {{model: Model, picture: Picture, first: number[][], tokens: number[][], costs: number[][] | null, back: Picture | null} | null}
+ * @typedef {object} Seen
+ * @property {Model} model
+ * @property {Picture} picture of the model's size
+ * @property {number[][]} first the picture's tokens
+ * @property {number[][]} tokens those with bits flipped
+ * @property {number[][] | null} costs bits that each of the first costs; null of a model that cannot say
+ * @property {Picture | null} back what the tokens give back
  */
+
+/** @type {Seen | null} */
 let seen = null;
 /** @type {[number, number]} */
 let at = [0, 0];
@@ -81,7 +89,8 @@ async function encode() {
 function buildCells() {
   if (!seen) return;
   const { tokens, picture, model } = seen;
-  const span = (/** @type {number} */ i, /** @type {number} */ all) => Math.min(model.patch_size, all - i * model.patch_size);
+  const span = (/** @type {number} */ i, /** @type {number} */ all) =>
+    Math.min(model.patch_size, all - i * model.patch_size);
   cells.replaceChildren(
     ...tokens.map((line, row) => {
       const element = make("div", { role: "row" });
@@ -133,11 +142,14 @@ function tint() {
  */
 function goTo(place, isFocused) {
   if (!seen) return;
-  cells.querySelector(`[data-at="${at}"]`)?.setAttribute("tabindex", "-1");
+  const before = cells.querySelector(`[data-at="${at}"]`);
+  before?.setAttribute("tabindex", "-1");
+  before?.setAttribute("aria-selected", "false");
   const moved = String(at) !== String(place);
   at = place;
   const cell = find(`[data-at="${at}"]`, cells);
   cell.tabIndex = 0;
+  cell.setAttribute("aria-selected", "true");
   if (isFocused) cell.focus();
   describeToken();
   if (moved || !flips.childElementCount) later();
@@ -152,7 +164,9 @@ function describeToken() {
     make("strong", { textContent: `Token ${token}` }),
     make("span", { textContent: `Row ${row}, column ${column}` }),
     make("span", { textContent: `Bits, the highest first: ${token.toString(2).padStart(seen.model.bits, "0")}` }),
-    make("span", { textContent: cost === undefined ? "" : `It costs ${cost.toFixed(1)} bits in the picture as it came.` }),
+    make("span", {
+      textContent: cost === undefined ? "" : `It costs ${cost.toFixed(1)} bits in the picture as it came.`,
+    }),
   );
 }
 
@@ -200,9 +214,16 @@ function flipButton(bitmap, flip, row, column) {
   const patch = seen?.model.patch_size ?? 1;
   const side = (2 * AROUND + 1) * patch;
   const canvas = make("canvas", { width: side, height: side, "aria-hidden": "true" });
-  canvas.getContext("2d").drawImage(bitmap, (AROUND - column) * patch, (AROUND - row) * patch);
+  const from = (/** @type {number} */ i, /** @type {number} */ all) =>
+    Math.max(Math.min((i - AROUND) * patch, all - side), 0);
+  canvas.getContext("2d").drawImage(bitmap, -from(column, bitmap.width), -from(row, bitmap.height));
   const text = `Bit ${flip.bit}: token ${flip.token}, mean change ${flip.mean_change.toFixed(3)}`;
-  const button = make("button", { type: "button", title: "Flip it in the picture" }, canvas, make("span", { textContent: text }));
+  const button = make(
+    "button",
+    { type: "button", title: "Flip it in the picture" },
+    canvas,
+    make("span", { textContent: text }),
+  );
   button.addEventListener("click", () =>
     voice.watch(async () => {
       const tokens = structuredClone(seen?.tokens ?? []);
