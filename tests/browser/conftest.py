@@ -29,7 +29,9 @@ from bisquit.priors import RasterConfig, build_prior
 from bisquit.record import RunRecord
 from bisquit.transformer import TransformerConfig
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="needs pip install 'bisquit[browser]'", exc_type=ImportError)
+sync_api = pytest.importorskip(
+    "playwright.sync_api", reason="needs pip install 'bisquit[browser]'", exc_type=ImportError
+)
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 START_S = 180
@@ -125,9 +127,10 @@ def new_page(browser: sync_api.Browser, studio: str) -> Iterator[NewPage]:
             wrong.append(message.text)
 
     def make(view: str = "paint", **settings: object) -> sync_api.Page:
-        settings = {"viewport": {"width": 1280, "height": 860}, "permissions": ["clipboard-read", "clipboard-write"]} | (
-            settings
-        )
+        settings = {
+            "viewport": {"width": 1280, "height": 860},
+            "permissions": ["clipboard-read", "clipboard-write"],
+        } | (settings)
         context = browser.new_context(base_url=studio, **settings)
         contexts.append(context)
         context.set_default_timeout(WAIT_MS)

@@ -45,7 +45,10 @@ def paint(page: Page, seed: int = 0) -> None:
 def settle(page: Page) -> None:
     """Wait until all that was painted is shown."""
     page.wait_for_function(
-        "() => { const range = document.querySelector('#paint-position'); return +range.max && range.value === range.max }"
+        """() => {
+            const { max, value } = document.querySelector("#paint-position");
+            return max !== "0" && value === max;
+        }"""
     )
 
 

@@ -160,7 +160,8 @@ def test_events_are_read_however_they_come_in_pieces(new_page):
     found = page.evaluate(
         """async () => {
             const { events } = await import("/js/sse.js");
-            const text = 'event: a\\r\\ndata: {"x":\\r\\ndata: "é"}\\r\\n\\r\\n: a comment\\n\\ndata:1\\n\\nevent: cut\\ndata: 2\\n';
+            const whole = 'event: a\\r\\ndata: {"x":\\r\\ndata: "é"}\\r\\n\\r\\n: a comment\\n\\ndata:1\\n\\n';
+            const text = whole + "event: cut\\ndata: 2\\n";
             const bytes = new TextEncoder().encode(text);
             const all = [];
             for (let size = 1; size <= bytes.length; size++) {

@@ -208,7 +208,9 @@ def test_curves_are_drawn_and_read_by_keys(new_page):
     chart = page.locator("#runs-charts figure")
     expect(chart).to_have_count(1)
     expect(chart.locator("figcaption")).to_have_text("losstrainvalid")
-    assert chart.locator("svg[role=img] > path").nth(0).get_attribute("d").count("M") == 2  # a gap where it is not finite
+    assert (
+        chart.locator("svg[role=img] > path").nth(0).get_attribute("d").count("M") == 2
+    )  # a gap where it is not finite
     expect(chart.locator("output")).to_have_text("step 39: train 3.1, valid 3.3")
     chart.get_by_role("slider").focus()
     page.keyboard.press("Home")

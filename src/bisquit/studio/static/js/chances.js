@@ -26,7 +26,7 @@ export function drawChances(canvas, chances, most) {
     context.fillStyle = colour(share, 1);
     context.fillRect(i * width, canvas.height - height, width - 1, height);
   });
-  canvas.setAttribute("aria-label", inWords(known));
+  canvas.setAttribute("aria-label", chances.length ? inWords(known) : "No tokens yet");
 }
 
 /** @param {number[]} chances */

@@ -10,6 +10,7 @@ export class Compare {
   constructor(place) {
     this.left = make("img", { className: "pixels", alt: "", draggable: false });
     this.right = make("img", { className: "pixels", alt: "", draggable: false });
+    this.place = place;
     this.both = make("div", { className: "compare" }, this.left, this.right);
     this.text = make("span");
     this.range = make("input", { type: "range", min: "0", max: "100", value: "50", step: "1" });
@@ -32,7 +33,7 @@ export class Compare {
    * @param {{width: number, height: number}} size
    */
   show(left, right, size) {
-    shape(this.both, size);
+    shape(this.place, size);
     link(this.left, left.blob);
     link(this.right, right.blob);
     this.left.alt = left.name;

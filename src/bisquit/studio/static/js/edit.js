@@ -31,6 +31,7 @@ const second = new Picker(find("#edit [data-picker=second]"), voice, () => {});
 /** Begin the view, when it is first shown. */
 export function start() {
   showRanges(form);
+  onKind(); // a browser may keep what was chosen before a reload
   voice.watch(async () => {
     await settings.load();
     onHanded("edit", (picture) => first.take(picture));
