@@ -57,7 +57,7 @@ Preview = Callable[[np.ndarray], None]
 What is not painted yet is grey, or as coarse as the scales so far have it.
 """
 
-LADDER = {"low": 0, "best": 45}
+LADDER = {"low": 0, "best": 40, "fine": 48}
 """The models that ship with which pictures are compressed, coarse to fine, and from which quality on each is."""
 EDITS = "best"
 """The model that ships with which pictures are edited."""
