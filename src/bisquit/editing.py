@@ -276,6 +276,12 @@ class Editor:
         return torch.cat(parts)[best]
 
 
+def mask_of(picture: np.ndarray) -> np.ndarray:
+    """Return where a picture, uint8 (H, W, 3), is more white than black, bool (H, W): how masks are drawn."""
+    white: np.ndarray = picture.mean(axis=2) > 127
+    return white
+
+
 def _check_number(n: int) -> None:
     require(n >= 1, "n", n, "at least 1")
 

@@ -20,7 +20,7 @@ from bisquit.cli.options import (
     seed_option,
 )
 from bisquit.cli.settings import override, settings_options
-from bisquit.editing import EditConfig, Editor
+from bisquit.editing import EditConfig, Editor, mask_of
 from bisquit.engine import Backend, Precision
 from bisquit.errors import ConfigError, ShapeError
 from bisquit.frames import read_frame, write_frame
@@ -65,7 +65,7 @@ def command() -> None:
 @_edit_options
 def inpaint(source: Path, mask: Path, **flags: Any) -> None:
     """Paint what a mask covers."""
-    picture, covered = read_frame(source), read_frame(mask).mean(axis=2) > 127
+    picture, covered = read_frame(source), mask_of(read_frame(mask))
     if picture.shape[:2] != covered.shape:
         raise ShapeError(f"{mask} is {_size(covered)}, {source} {_size(picture)}: a mask is of its picture's size")
     if not covered.any():
@@ -105,7 +105,7 @@ def vary(source: Path, keep: float, region: Path | None, **flags: Any) -> None:
     if region is None:
         _work(lambda editor, progress, **how: editor.vary(picture, keep, **how), flags)
         return
-    kept = read_frame(region).mean(axis=2) > 127
+    kept = mask_of(read_frame(region))
     if picture.shape[:2] != kept.shape:
         raise ShapeError(f"{region} is {_size(kept)}, {source} {_size(picture)}: a region is of its picture's size")
     _work(lambda editor, **how: editor.inpaint(picture, ~kept, **how), flags)

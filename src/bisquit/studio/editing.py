@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from bisquit.editing import EditConfig, Editor
+from bisquit.editing import EditConfig, Editor, mask_of
 from bisquit.errors import ConfigError, ShapeError
 from bisquit.studio.models import Models
 from bisquit.studio.refusals import Refusal
@@ -57,7 +57,7 @@ def _edited(editor: Editor, asked: Edit, inputs: Mapping[str, np.ndarray], jobs:
     how: dict[str, Any] = {"n": asked.n, "seed": asked.seed, "progress": lambda *_: stop_if_cancelled(jobs)}
     match asked:
         case Inpaint():
-            return editor.inpaint(inputs["picture"], inputs["mask"].mean(axis=2) > 127, **how)
+            return editor.inpaint(inputs["picture"], mask_of(inputs["mask"]), **how)
         case Extend():
             return editor.extend(inputs["picture"], asked.left, asked.right, asked.top, asked.bottom, **how)
         case Vary():
