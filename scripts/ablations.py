@@ -27,7 +27,9 @@ from trainings import (
     gather,
     hold_to,
     parquet_files,
+    require_counts,
     save_json,
+    study_parser,
     taken,
     work_through,
     write_frames,
@@ -41,7 +43,6 @@ from bisquit.generate import load
 from bisquit.priors import SequentialPrior
 from bisquit.tokens import TokenSet
 
-ROOT = Path(__file__).resolve().parent.parent
 VALIDATED_EVERY = 10  # valid frame, in training: no choice hangs on it
 BATCH = 32
 
@@ -104,11 +105,7 @@ def main() -> None:
 
 def parse() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--frames", required=True, help="frames to train on")
-    parser.add_argument("--valid-frames", required=True, help="frames of other races to measure on")
-    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "ablations", help="where the runs are kept")
-    parser.add_argument("--docs", type=Path, default=ROOT / "docs", help="where the page and its images go")
+    parser = study_parser(__doc__, "ablations")
     parser.add_argument("--seeds", type=int, default=2, help="how many seeds, from 0 on")
     parser.add_argument(
         "--pictures", type=int, help="pictures that a prior sees; as many as there are frames if not given"
@@ -118,10 +115,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--hours", type=float, default=float("inf"), help="start no run after so many hours")
     parser.add_argument("--plan", action="store_true", help="list the runs and how long they take, and stop")
     options = parser.parse_args()
-    for name in ("seeds", "pictures", "tokenizer_epochs"):
-        value = getattr(options, name)
-        if value is not None and value < 1:
-            parser.error(f"--{name.replace('_', '-')} is {value}: it must be at least 1")
+    require_counts(parser, options, "seeds", "pictures", "tokenizer_epochs")
     return options
 
 

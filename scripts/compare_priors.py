@@ -31,14 +31,23 @@ from priors_plan import FAMILIES, PARTS, Budget, Run, plan
 from priors_plot import plot
 from priors_work import Source, Work
 from scaling_plan import Size
-from trainings import FIGURES_FILE, Figures, gather, hold_to, parquet_files, save_json, work_through
+from trainings import (
+    FIGURES_FILE,
+    Figures,
+    gather,
+    hold_to,
+    parquet_files,
+    require_counts,
+    save_json,
+    study_parser,
+    work_through,
+)
 
 from bisquit.atomic import atomic_file
 from bisquit.errors import BisquitError
 from bisquit.frames import load_frames
 from bisquit.generate import load, shipped_models
 
-ROOT = Path(__file__).resolve().parent.parent
 SIZES = (Size(128, 4, 4), Size(192, 6, 4))
 
 
@@ -70,11 +79,7 @@ def main() -> None:
 
 def parse() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--frames", required=True, help="frames to train on")
-    parser.add_argument("--valid-frames", required=True, help="frames of other races to measure on")
-    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "compare-priors", help="where the runs are kept")
-    parser.add_argument("--docs", type=Path, default=ROOT / "docs", help="where the page and its images go")
+    parser = study_parser(__doc__, "compare-priors")
     parser.add_argument("--features", type=Path, help="the network that judges new frames; else the one that ships")
     chosen = parser.add_argument_group("what is compared")
     chosen.add_argument("--part", action="append", choices=PARTS, help="this part alone; may be repeated")
@@ -110,10 +115,7 @@ def parse() -> argparse.Namespace:
         "--plan", "--dry", dest="plan", action="store_true", help="list the runs and how long they take, and stop"
     )
     options = parser.parse_args()
-    for name in ("limit", "pictures", "epochs", "tokenizer_epochs", "samples", "masks", "rounds"):
-        value = getattr(options, name)
-        if value is not None and value < 1:
-            parser.error(f"--{name.replace('_', '-')} is {value}: it must be at least 1")
+    require_counts(parser, options, "limit", "pictures", "epochs", "tokenizer_epochs", "samples", "masks", "rounds")
     first = options.sizes[0]
     deep = [Size(first.width, depth, first.heads) for depth in options.depths]
     options.sizes = tuple(dict.fromkeys((*options.sizes, *deep)))

@@ -28,7 +28,17 @@ from scaling_page import page, summary
 from scaling_plan import SIZES, Run, Scale, Size, parameters, products
 from scaling_plot import plot_compute, plot_tokens
 from scaling_study import Check, Study
-from trainings import FIGURES_FILE, gather, hold_to, nested_rows, save_json, taken, work_through
+from trainings import (
+    FIGURES_FILE,
+    gather,
+    hold_to,
+    nested_rows,
+    require_counts,
+    save_json,
+    study_parser,
+    taken,
+    work_through,
+)
 
 from bisquit.atomic import atomic_file
 from bisquit.checkpoint import PRIOR_FILE
@@ -43,7 +53,6 @@ from bisquit.record import RECORD_FILE, RunRecord
 from bisquit.tokens import TokenSet
 from bisquit.training import PriorRecipe
 
-ROOT = Path(__file__).resolve().parent.parent
 VALIDATED_EVERY = 10  # valid frame, in training: no choice hangs on it
 BATCH = 32
 PRESET = "best"
@@ -108,12 +117,8 @@ def main() -> None:
 
 def parse() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = study_parser(__doc__, "scaling")
     parser.add_argument("--tokenizer", required=True, type=Path, help="the tokenizer whose tokens priors learn")
-    parser.add_argument("--frames", required=True, help="frames to train on")
-    parser.add_argument("--valid-frames", required=True, help="frames of other races to measure on")
-    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "scaling", help="where the runs are kept")
-    parser.add_argument("--docs", type=Path, default=ROOT / "docs", help="where the page and its images go")
     parser.add_argument(
         "--sizes",
         type=lambda text: tuple(map(Size.of, text.split(","))),
@@ -128,10 +133,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--hours", type=float, default=float("inf"), help="start no run after so many hours")
     parser.add_argument("--plan", action="store_true", help="list the runs and how long they take, and stop")
     options = parser.parse_args()
-    for name in ("seeds", "largest"):
-        value = getattr(options, name)
-        if value is not None and value < 1:
-            parser.error(f"--{name} is {value}: it must be at least 1")
+    require_counts(parser, options, "seeds", "largest")
     return options
 
 

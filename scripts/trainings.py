@@ -7,6 +7,7 @@ plan ──work_through──> runs/<study>/<run>/seed-<k>/     run            b
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -35,6 +36,7 @@ from bisquit.frames.listing import PARQUET_SUFFIX, list_files
 from bisquit.record import RECORD_FILE, RunRecord
 from bisquit.tokens import TokenSet
 
+ROOT = Path(__file__).resolve().parent.parent
 FIGURES_FILE = "figures.json"
 
 Figures = Mapping[tuple[str, int], Mapping[str, Any]]
@@ -50,6 +52,24 @@ class Named(Protocol):
 
 
 Run = TypeVar("Run", bound=Named)
+
+
+def study_parser(description: str | None, name: str) -> argparse.ArgumentParser:
+    """Return a parser with the flags that studies of this name share: frames, and where runs and the page are kept."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--frames", required=True, help="frames to train on")
+    parser.add_argument("--valid-frames", required=True, help="frames of other races to measure on")
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / name, help="where the runs are kept")
+    parser.add_argument("--docs", type=Path, default=ROOT / "docs", help="where the page and its images go")
+    return parser
+
+
+def require_counts(parser: argparse.ArgumentParser, options: argparse.Namespace, *names: str) -> None:
+    """Exit as a parser does unless each of these options is at least 1, or not given."""
+    for name in names:
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            parser.error(f"--{name.replace('_', '-')} is {value}: it must be at least 1")
 
 
 class CommandFailedError(Exception):
