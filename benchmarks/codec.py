@@ -47,7 +47,7 @@ BATCH = 64
 FEWEST_BYTES, MOST_BYTES = 200, 800
 MEASURES = {"psnr_db": "PSNR", "ssim": "SSIM", "ms_ssim": "MS-SSIM"}
 TRIED = 64  # frames, evenly spread, that the others' settings are tried on
-MOST_TRIED = 1200  # bytes: of settings in order of quality, none is tried after the first that takes more
+MOST_TRIED = 1000  # bytes: of settings in order of quality, none is tried after the first that takes more
 MARGIN = 0.05  # by how much fewer bytes another size of picture must do with in the trial
 SHOWN = 5  # frames on the sheet
 
@@ -82,7 +82,7 @@ def main() -> None:
     frames = load_frames(options.frames)
     pixels = frames[evenly(len(frames), options.count or len(frames))]
     ours = load_codec(options.model)
-    trial = Record(options.record.with_stem(f"{options.record.stem}-trial"), pixels[evenly(len(pixels), TRIED)])
+    trial = Record(ROOT / "docs" / "codec-trial.json", frames[evenly(len(frames), TRIED)])
     points = [*(() if options.others else our_points(ours)), *worth_measuring(other_points(), trial)]
     record = Record(options.record, pixels, points)
     results: dict[str, dict[str, Result]] = {}

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pillow_jxl  # noqa: F401  (tells Pillow about JPEG XL)
 from PIL import Image
 
 SCALES = (1, 2, 3)

@@ -6,7 +6,7 @@
 
 #include <cstdint>
 
-#if defined(__AVX512VNNI__) || defined(__AVX2__)
+#if defined(__SSE2__)
 #include <immintrin.h>
 #endif
 
@@ -95,21 +95,45 @@ INLINE float largest(F v) {
 
 // The lowest byte of each lane.
 INLINE void store_bytes(void* p, I v) {
+#if defined(__SSE2__) && !defined(__AVX512F__)  // compilers do it lane by lane
+    const I low = v & 255;
+    QuadI quads[LANES / 4];
+    __builtin_memcpy(quads, &low, VECTOR_BYTES);
+    for (int i = 0; i < LANES / 4; ++i) {
+        const __m128i quad = reinterpret_cast<__m128i>(quads[i]), words = _mm_packs_epi32(quad, quad);
+        const int32_t four = _mm_cvtsi128_si32(_mm_packus_epi16(words, words));
+        __builtin_memcpy(static_cast<uint8_t*>(p) + 4 * i, &four, 4);
+    }
+#else
     const Bytes bytes = __builtin_convertvector(v, Bytes);
     __builtin_memcpy(p, &bytes, LANES);
+#endif
 }
+
+#if defined(__SSE2__) && !defined(__AVX512VNNI__)
+typedef int16_t Words __attribute__((vector_size(VECTOR_BYTES)));
+typedef uint16_t UnsignedWords __attribute__((vector_size(VECTOR_BYTES)));
+
+// The sums of the products of two words, in each lane.
+INLINE I multiply_pairs(Words a, Words b) {
+#if defined(__AVX2__)
+    return reinterpret_cast<I>(_mm256_madd_epi16(reinterpret_cast<__m256i>(a), reinterpret_cast<__m256i>(b)));
+#else
+    return reinterpret_cast<I>(_mm_madd_epi16(reinterpret_cast<__m128i>(a), reinterpret_cast<__m128i>(b)));
+#endif
+}
+#endif
 
 // a + the products of four unsigned bytes of u with four signed bytes of s, in each lane; exact.
 INLINE I dot4(I a, I u, I s) {
 #if defined(__AVX512VNNI__)
     return reinterpret_cast<I>(
         _mm512_dpbusd_epi32(reinterpret_cast<__m512i>(a), reinterpret_cast<__m512i>(u), reinterpret_cast<__m512i>(s)));
-#elif defined(__AVX2__)
-    const __m256i un = reinterpret_cast<__m256i>(u), sn = reinterpret_cast<__m256i>(s);
-    const __m256i even =
-        _mm256_madd_epi16(_mm256_and_si256(un, _mm256_set1_epi16(255)), _mm256_srai_epi16(_mm256_slli_epi16(sn, 8), 8));
-    const __m256i odd = _mm256_madd_epi16(_mm256_srli_epi16(un, 8), _mm256_srai_epi16(sn, 8));
-    return a + reinterpret_cast<I>(_mm256_add_epi32(even, odd));
+#elif defined(__SSE2__)
+    const Words un = reinterpret_cast<Words>(u), sn = reinterpret_cast<Words>(s);
+    const I even = multiply_pairs(un & 255, sn << 8 >> 8);
+    const I odd = multiply_pairs(reinterpret_cast<Words>(reinterpret_cast<UnsignedWords>(u) >> 8), sn >> 8);
+    return a + (even + odd);
 #else
     for (int byte = 0; byte < 4; ++byte) a += ((u >> (8 * byte)) & 255) * ((s << (24 - 8 * byte)) >> 24);
     return a;

@@ -39,8 +39,8 @@ def set_weights(module: nn.Module) -> nn.Module:
 
 
 def digest(codec: Codec, frames: np.ndarray) -> str:
-    """Name what a codec makes of frames, bytes and pixels."""
-    files = codec.compress(frames)
+    """Name what a codec makes of frames, bytes and pixels, by their nearest tokens: the search may become a better one."""
+    files = codec.compress(frames, RateConfig(effort=0))
     return hashlib.sha256(b"".join(files) + np.stack(codec.decompress(files)).tobytes()).hexdigest()[:16]
 
 
@@ -238,4 +238,4 @@ def test_a_gpu_gives_the_same_bytes_and_pixels(make_codec, make_tokenizer, make_
     assert digest(on_gpu, frames) == digest(on_cpu, frames)
 
 
-GOLDEN = {"learned": "a25f2ee9bca6a7f9", "rotary": "12b906e6192260da"}
+GOLDEN = {"learned": "bf168859ded21ab2", "rotary": "91ed272f6399b950"}

@@ -83,8 +83,7 @@ def test_the_cheapest_code_is_that_of_all_tried_one_by_one() -> None:
     bits, cells = 3, (2, 2, 2)
     tokens = rng.integers(0, 8, cells)
     slopes = rng.integers(-50, 50, (*cells, bits)).astype(np.float64)
-    root = rng.integers(-3, 4, (2, bits, bits)).astype(np.float64)
-    curvature = root @ root.transpose(0, 2, 1)
+    curvature = rng.integers(0, 12, (2, bits)).astype(np.float64)
     prices = rng.integers(0, 60, (*cells, 8)).astype(np.float64)
     got = search._cheapest(tokens, slopes, curvature, prices)
     for b, i, j in itertools.product(*map(range, cells)):
@@ -92,9 +91,28 @@ def test_the_cheapest_code_is_that_of_all_tried_one_by_one() -> None:
         for code in range(8):
             steps = [(2 * (code >> k & 1) - 1) - (2 * (int(tokens[b, i, j]) >> k & 1) - 1) for k in range(bits)]
             cost = sum(steps[k] * slopes[b, i, j, k] for k in range(bits)) + prices[b, i, j, code]
-            cost += sum(steps[k] * curvature[b, k, m] * steps[m] for k in range(bits) for m in range(bits))
+            cost += sum(steps[k] ** 2 * curvature[b, k] for k in range(bits))
             costs.append(cost)
         assert got[b, i, j] == int(np.argmin(costs))
+
+
+@pytest.mark.parametrize(("grid", "bits"), [((1, 1), 4), ((2, 9), 3), ((12, 13), 6), ((20, 30), 10)])
+def test_curvature_is_measured_for_every_bit(
+    make_tokenizer, make_noise, monkeypatch: pytest.MonkeyPatch, grid: tuple[int, int], bits: int
+) -> None:
+    """Of a decoder that adds up what the bits of a patch are worth: then it is exact, whatever bits are flipped."""
+    tokenizer = IntegerTokenizer(make_tokenizer(bits=bits))
+    p = tokenizer.patch_size
+    frames = torch.from_numpy(make_noise(2, p * grid[0], p * grid[1])[:])
+    worth = np.arange(1, bits + 1)
+
+    def decode(tokens: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+        levels = (search._signs(tokens.numpy(), bits) @ worth).astype(np.uint8) + 100
+        return torch.from_numpy(np.repeat(levels.repeat(p, 1).repeat(p, 2)[..., None], 3, axis=3))
+
+    monkeypatch.setattr(tokenizer, "decode", decode)
+    got = search._Pictures(tokenizer, frames).curvature(tokenizer.encode(frames))
+    assert np.array_equal(got, np.tile(3.0 * p**2 * worth**2, (2, 1)))
 
 
 @needs_engine

@@ -58,7 +58,7 @@ def decode(prior: SequentialPrior, contents: Sequence[bytes], progress: Progress
     def choose(first: int, frequencies: np.ndarray) -> np.ndarray:
         nonlocal done
         of_these = decoders[first : first + len(frequencies)]
-        tokens = [decoder.take(row) for decoder, row in zip(of_these, frequencies, strict=True)]
+        tokens = [decoder.take(row) for decoder, row in zip(of_these, _as_floats(frequencies), strict=True)]
         if progress is not None:
             with lock:
                 done += len(tokens)
@@ -107,8 +107,10 @@ class Decoder:
         self._decoder = constriction.stream.queue.RangeDecoder(words.astype(np.uint32))
 
     def take(self, frequencies: np.ndarray) -> int:
-        """Decode a token under its frequencies (codebook,). Raises CodecError for bytes of no encoder, if it shows."""
-        model = constriction.stream.model.Categorical(_as_floats(frequencies), perfect=False, lazy=True)
+        """Decode a token under its frequencies, float64 (codebook,). Raises CodecError for bytes of no encoder, if it
+        shows.
+        """
+        model = constriction.stream.model.Categorical(frequencies, perfect=False, lazy=True)
         try:
             return int(self._decoder.decode(model))
         except (AssertionError, ValueError) as error:  # constriction's words for data that no encoder made

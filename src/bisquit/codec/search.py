@@ -5,9 +5,11 @@ slopes of the error as they are, then goes through the grid in turns, each of ce
 
     quadratic model of the error ──> the cheapest code of each cell ──decode──> kept where error and bits really fell
 
-The model's curvature is measured on the picture itself; the error that decides is that of the cell and those next to
-it. What a changed token does further away, and to the bits of later ones, is left out until the next sweep. Everything
-that decides is a whole number, so that the same tokens come out on every machine and in any batch.
+The model takes each bit by itself; its curvature is measured on the picture. The error that decides is that of the cell
+and those next to it: cells three apart share out the whole picture, so that one decoding decides on all of a turn, and
+tells what the error is after it. What a changed token does further away, and to the bits of later ones, is left out
+until the next sweep. Everything that decides is a whole number, so that the same tokens come out on every machine and
+in any batch.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bisquit.autoencoder import patch_grid
 from bisquit.engine import EngineTokenizer, IntegerTokenizer
 from bisquit.engine.arithmetic import LOG2_E
 from bisquit.priors import SequentialPrior
@@ -24,7 +27,10 @@ from bisquit.progress import Progress
 APART = 3
 """Cells between those that are changed at a time: what each does to its neighbours is told from what others do."""
 PROBES_APART = 5
-"""Cells between those whose bits are flipped to measure the curvature: responses reach two cells far, by and large."""
+"""Cells between those of which a bit is flipped to measure the curvature: responses reach two cells far, by and large.
+"""
+PROBES_OF_A_BIT = 4
+"""How often each bit is flipped at least, in a picture that has so many probes."""
 
 AnyTokenizer = IntegerTokenizer | EngineTokenizer
 
@@ -48,10 +54,11 @@ def improve(
     if sweeps == 0:
         return tokens
     pictures = _Pictures(tokenizer, frames)
-    curvature, errors = pictures.curvature(tokens), pictures.errors(tokens)
+    curvature = pictures.curvature(tokens)
     for sweep in range(sweeps):
         logits = prior.logits(tokens).view(*tokens.shape, -1).cpu().numpy()
         slopes = np.rint(tokenizer.slopes(tokens, frames).cpu().numpy().astype(np.float64))
+        errors = pictures.errors(tokens)
         for turn in range(APART**2):
             cells = (slice(None), slice(turn // APART, None, APART), slice(turn % APART, None, APART))
             prices = np.rint(logits[cells] * (-LOG2_E * trade[:, None, None, None]))  # but for what all codes share
@@ -59,11 +66,13 @@ def improve(
             here, tried = before[cells], before.copy()
             best = _cheapest(here, slopes[cells], curvature, prices)
             tried[cells] = best
-            gains = _around(errors - pictures.errors(torch.from_numpy(tried)))[cells]
-            gains += _at(prices, here) - _at(prices, best)
+            errors_tried = pictures.errors(torch.from_numpy(tried))
+            gains = _around(errors - errors_tried)[cells] + _at(prices, here) - _at(prices, best)
             tried[cells] = np.where(gains > 0, best, here)
+            is_kept = np.zeros_like(errors)
+            is_kept[cells] = gains > 0
+            errors = np.where(_around(is_kept) > 0, errors_tried, errors)
             tokens = torch.from_numpy(tried).to(tokens.device)
-            errors = pictures.errors(tokens)
             if progress is not None:
                 progress(sweep * APART**2 + turn + 1, sweeps * APART**2)
     return tokens
@@ -72,18 +81,13 @@ def improve(
 def _cheapest(tokens: np.ndarray, slopes: np.ndarray, curvature: np.ndarray, prices: np.ndarray) -> np.ndarray:
     """Return for each cell the code, int64 (B, h, w), of the least cost by the quadratic model of the error.
 
-    tokens: int64 (B, h, w). slopes: (B, h, w, bits). curvature: (B, bits, bits). prices: (B, h, w, codebook), what
-    codes cost. All are whole numbers small enough for their sums to be exact, however they are made.
+    tokens: int64 (B, h, w). slopes: (B, h, w, bits). curvature: (B, bits). prices: (B, h, w, codebook), what codes
+    cost. All are whole numbers small enough for their sums to be exact, however they are made.
     """
-    n = slopes.shape[-1]
-    signs = _signs(np.arange(2**n), n)
-    # (c - t) (slopes + M (c - t)), but for what is alike for all codes c: c (slopes - 2 M t) + c M c
-    linear = slopes - 2 * _signs(tokens, n) @ curvature[:, None]
-    square = ((signs @ curvature) * signs).sum(axis=2)
-    costs = linear @ signs.T
-    costs += square[:, None, None]
-    costs += prices
-    return costs.argmin(axis=3)
+    bits = slopes.shape[-1]
+    # (c - t) slopes + (c - t)^2 curvature, but for what is alike for all codes c, since c^2 is 1
+    linear = slopes - 2 * _signs(tokens, bits) * curvature[:, None, None]
+    return (linear @ _signs(np.arange(2**bits), bits).T + prices).argmin(axis=3)
 
 
 def _at(prices: np.ndarray, codes: np.ndarray) -> np.ndarray:
@@ -116,28 +120,38 @@ class _Pictures:
 
     def errors(self, tokens: Tensor) -> np.ndarray:
         """Return the squared error of each patch, whole numbers (B, h, w)."""
-        p, (batch, rows, columns) = self._tokenizer.patch_size, tokens.shape
-        squares = np.square(self._decoded(tokens) - self._frames).sum(axis=3)
-        whole = np.pad(squares, ((0, 0), (0, rows * p - squares.shape[1]), (0, columns * p - squares.shape[2])))
-        return whole.reshape(batch, rows, p, columns, p).sum(axis=(2, 4))
+        return self._patches(np.square(self._decoded(tokens) - self._frames))
+
+    def _patches(self, values: np.ndarray) -> np.ndarray:
+        """Return the sums over each patch of (B, H, W, 3), as (B, h, w)."""
+        p = self._tokenizer.patch_size
+        rows, columns = patch_grid(values.shape[1], values.shape[2], p)
+        whole = np.pad(
+            values.sum(axis=3), ((0, 0), (0, rows * p - values.shape[1]), (0, columns * p - values.shape[2]))
+        )
+        return whole.reshape(-1, rows, p, columns, p).sum(axis=(2, 4))
 
     def curvature(self, tokens: Tensor) -> np.ndarray:
-        """Return the mean products of what two bits of a cell do to the pixels, whole numbers (B, bits, bits).
+        """Return the mean squares of what each bit of a cell does to the pixels, whole numbers (B, bits).
 
-        A bit counts as -1 or 1. They are measured at cells so far apart that they hardly meet.
+        A bit counts as -1 or 1. They are measured at cells so far apart that they hardly meet, a bit at each, in as few
+        decodings as give every bit its probes.
         """
-        p, bits, (batch, rows, columns) = self._tokenizer.patch_size, self._tokenizer.bits, tokens.shape
-        plain, codes = self._decoded(tokens), tokens.cpu().numpy()
-        is_probe = np.zeros((rows, columns), dtype=bool)
-        is_probe[np.ix_(_probes(rows), _probes(columns))] = True
-        nearest = np.ix_(_nearest_probe(plain.shape[1], rows, p), _nearest_probe(plain.shape[2], columns, p))
-        changes = []
-        for bit in range(bits):
-            flipped = self._decoded(torch.from_numpy(np.where(is_probe, codes ^ (1 << bit), codes)))
-            signs = _signs(codes, bits)[:, nearest[0], nearest[1], bit]
-            changes.append(((flipped - plain) * signs[..., None]).reshape(batch, -1))
-        stacked = np.stack(changes, axis=1)
-        return np.rint(stacked @ stacked.transpose(0, 2, 1) / (4 * is_probe.sum()))  # a flip is a step of two
+        bits, (rows, columns) = self._tokenizer.bits, tokens.shape[1:]
+        probes, codes, plain = (_probes(rows), _probes(columns)), tokens.cpu().numpy(), self._decoded(tokens)
+        around = _nearest_probe(rows)[:, None] * len(probes[1]) + _nearest_probe(columns)  # the number of a cell's
+        count = len(probes[0]) * len(probes[1])
+        rounds = min(-(-PROBES_OF_A_BIT * bits // count), bits)
+        squares, flips = np.zeros((len(tokens), bits)), np.zeros(bits)
+        for round_ in range(rounds):
+            bit = (np.arange(count) + round_ * bits // rounds) % bits
+            flipped = np.zeros((rows, columns), dtype=np.int64)
+            flipped[np.ix_(*probes)] = 1 << bit.reshape(len(probes[0]), -1)
+            changes = self._patches(np.square(self._decoded(torch.from_numpy(codes ^ flipped)) - plain))
+            for of in range(bits):
+                squares[:, of] += changes[:, bit[around] == of].sum(axis=1)
+            flips += np.bincount(bit, minlength=bits)
+        return np.rint(squares / (4 * flips))  # a flip is a step of two
 
 
 def _probes(cells: int) -> np.ndarray:
@@ -145,8 +159,7 @@ def _probes(cells: int) -> np.ndarray:
     return np.arange(min(PROBES_APART // 2, (cells - 1) // 2), cells, PROBES_APART)
 
 
-def _nearest_probe(pixels: int, cells: int, patch_size: int) -> np.ndarray:
-    """Return the row, or column, of the probe that is nearest to each row, or column, of pixels."""
+def _nearest_probe(cells: int) -> np.ndarray:
+    """Return for each row, or column, of a grid which of the probes' is nearest."""
     probes = _probes(cells)
-    index = (np.arange(pixels) // patch_size - probes[0] + PROBES_APART // 2) // PROBES_APART
-    return probes[index.clip(0, len(probes) - 1)]
+    return ((np.arange(cells) - probes[0] + PROBES_APART // 2) // PROBES_APART).clip(0, len(probes) - 1)
