@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bisquit.atomic import atomic_file, atomic_folder
+from bisquit.atomic import PARTIAL, atomic_file, atomic_folder
 
 FAILURES = [OSError("disk full"), KeyboardInterrupt(), SystemExit(1)]
 
@@ -37,6 +37,7 @@ def test_a_file_appears_when_it_is_whole(tmp_path: Path):
 def test_a_partial_file_has_the_suffix_and_the_folder_of_its_target(tmp_path: Path):
     with atomic_file(tmp_path / "a.png") as partial:
         assert partial.suffix == ".png"
+        assert partial.name.startswith(PARTIAL)
         assert partial.parent == tmp_path
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from bisquit.atomic import PARTIAL
 from bisquit.errors import RunError
 from bisquit.locks import HOLDER_FILE, held
 
@@ -64,3 +65,14 @@ def test_an_error_inside_frees_the_folder(tmp_path: Path) -> None:
         raise ValueError("inside")
     with held(tmp_path / "new" / "folder"), held(tmp_path):
         pass
+
+
+def test_what_a_killed_holder_left_half_made_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "epoch-1").mkdir()
+    (tmp_path / "last.ckpt").write_text("whole")
+    (tmp_path / "epoch-1" / f"{PARTIAL}last-x1.ckpt").write_text("half")
+    (tmp_path / f"{PARTIAL}snapshot-x2").mkdir()
+    (tmp_path / f"{PARTIAL}snapshot-x2" / "a").write_text("half")
+    with held(tmp_path):
+        left = {path.name for path in tmp_path.rglob("*") if not path.name.startswith(".lock")}
+    assert left == {"epoch-1", "last.ckpt"}

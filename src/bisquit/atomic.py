@@ -2,7 +2,7 @@
 
 Each is made under a temporary name beside its target, flushed to the disk, and renamed in one step. When the work in
 between fails (a full disk, an exception, a signal that raises), what was made so far is removed and an older target
-stays as it was.
+stays as it was. A process that is killed leaves it behind, hidden: `remove_partials` is for a folder's next owner.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+PARTIAL = ".partial-"
+"""How the names of files and folders begin that are being made."""
+
 
 @contextmanager
 def atomic_file(target: str | os.PathLike[str]) -> Iterator[Path]:
@@ -23,7 +26,7 @@ def atomic_file(target: str | os.PathLike[str]) -> Iterator[Path]:
     """
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=f".{target.stem}-", suffix=target.suffix, dir=target.parent)
+    descriptor, name = tempfile.mkstemp(prefix=f"{PARTIAL}{target.stem}-", suffix=target.suffix, dir=target.parent)
     os.close(descriptor)
     partial = Path(name)
     try:
@@ -44,7 +47,7 @@ def atomic_folder(target: str | os.PathLike[str]) -> Iterator[Path]:
     """
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    partial = Path(tempfile.mkdtemp(prefix=f"{PARTIAL}{target.name}-", dir=target.parent))
     try:
         yield partial
         for path in partial.rglob("*"):
@@ -60,6 +63,15 @@ def atomic_folder(target: str | os.PathLike[str]) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
+
+
+def remove_partials(folder: Path) -> None:
+    """Remove what processes that were killed have left in a folder and below. Nobody else may be writing there."""
+    for path in [*folder.rglob(f"{PARTIAL}*")]:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _flush(path: Path) -> None:

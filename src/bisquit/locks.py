@@ -14,7 +14,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from bisquit.atomic import atomic_file
+from bisquit.atomic import atomic_file, remove_partials
 from bisquit.errors import RunError
 
 LOCK_FILE = ".lock"
@@ -23,7 +23,7 @@ HOLDER_FILE = ".lock-holder"
 
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """Hold a folder while the block runs; it is made if it is not there.
+    """Hold a folder while the block runs; it is made if it is not there. What killed holders left half-made is removed.
 
     Raises RunError, which says who holds it, if another process does.
     """
@@ -34,6 +34,7 @@ def held(folder: Path) -> Iterator[None]:
     except Timeout as error:
         raise RunError(f"{folder} is in use by {_holder(holder)}: wait for it, stop it, or name another") from error
     try:
+        remove_partials(folder)
         with atomic_file(holder) as partial:
             partial.write_text(f"process {os.getpid()} on {platform.node()}, since {datetime.now():%Y-%m-%d %H:%M}\n")
         yield

@@ -385,6 +385,19 @@ def test_a_damaged_state_is_refused(train, watch, tmp_path: Path, damage: str):
     assert watch.steps == [0, 1, 2]
 
 
+def test_a_state_that_is_a_pickle_of_code_is_not_run(train, watch, tmp_path: Path):
+    class Trap:
+        def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
+            return (Path.touch, (tmp_path / "sprung",))
+
+    watch.stop_at(2)
+    with pytest.raises(RunStopped):
+        train("prior", tmp_path)
+    torch.save({"global_step": Trap()}, tmp_path / "last.ckpt")
+    assert "last.ckpt cannot be read" in refusal(RunError, train, "prior", tmp_path, resume=True)
+    assert not (tmp_path / "sprung").exists()
+
+
 def test_tokens_of_two_tokenizers_are_not_mixed(train, data, make_tokenizer, tmp_path: Path):
     other = tokenize(make_tokenizer(bits=4, seed=1), data.valid_frames)
     message = refusal(TokenError, train_prior, PriorRecipe(), data.tokens, other, tmp_path)

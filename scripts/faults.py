@@ -1,0 +1,371 @@
+"""Kills every long command at random moments, lets it go on, and says what was lost.
+
+    python scripts/faults.py [--times 100] [--only train-tokenizer ...]
+
+Each command works on a tiny set, in a process forked from this one, which has imported everything. It is killed
+(SIGKILL, with whatever it started) at a moment drawn evenly from the time that it takes, and started again as its help
+says. Then
+
+    just after the kill   each file under a name that readers take can be read, and what was there before is there
+    at the end            what it made is, byte for byte, what it makes when nothing stops it; a run leaves no scrap
+
+docs/faults.md is written anew, from what --record holds of each command: a run that was stopped goes on. The last line
+is one JSON object. It exits with an error if anything was lost.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import importlib
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors import safe_open
+
+from bisquit.atomic import atomic_file
+from bisquit.cli.main import VERBS
+from bisquit.cli.main import bisquit as verbs
+from bisquit.codec import Archive
+from bisquit.frames import encode_png, load_frames
+from bisquit.priors import KINDS
+from bisquit.studio.gallery import Gallery
+
+ROOT = Path(__file__).resolve().parent.parent
+SIZE = 12, 16
+CLASSES = "dusk", "noon"
+OF_A_CLASS = 8
+TINY = ("--preset", "demo", "--batch-size", "4", "--epochs", "3", "--checkpoint-minutes", "0.0001")
+KEPT = 200
+"""Pictures that the gallery is given, more than it has time for."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A command that takes long."""
+
+    name: str
+    prepare: Callable[[Path], object]
+    """Makes what the command starts from, in a folder."""
+    start: Callable[[Path], object]
+    """Runs the command."""
+    go_on: Callable[[Path], object]
+    """Runs it again, after it was stopped or not."""
+    made: Callable[[Path], str]
+    """Names what it made."""
+    holds: Callable[[Path], bool] = lambda folder: True
+    """Whether all is still there that must not be lost, just after a kill."""
+
+
+@dataclass
+class Found:
+    """What became of a command that was killed again and again."""
+
+    seconds: float
+    """How long it takes when nothing stops it."""
+    kills: int = 0
+    """How often it was killed before its end."""
+    went_on: int = 0
+    """How often it then did what was left, or all, as if nothing had been."""
+    lost: list[str] = field(default_factory=list)
+    """What went wrong."""
+
+
+def cases(common: Path) -> Iterator[Case]:
+    """Yield all cases. common: a folder with frames, tokenizers, tokens and a model, by `prepare_common`."""
+    frames = str(common / "frames")
+
+    def case(name: str, *arguments: str, again: tuple[str, ...] = (), made: Callable[[Path], str] = digest) -> Case:
+        def at(folder: Path, more: tuple[str, ...] = ()) -> object:
+            return command(*(argument.replace("OUT", str(folder / "out")) for argument in arguments), *more)
+
+        return Case(name, lambda folder: None, at, lambda folder: at(folder, again), made)
+
+    training = {"again": ("--resume",), "made": weights}
+    on_frames = ("--frames", frames, "--out", "OUT", *TINY)
+    yield case("train tokenizer", "train", "tokenizer", *on_frames, "--width", "8", **training)
+    yield case("train features", "train", "features", *on_frames, **training)
+    for kind in KINDS:
+        tokens = str(common / f"tokens-{quantizer_of(kind)}.safetensors")
+        on_tokens = ("--tokens", tokens, "--valid-tokens", tokens, "--out", "OUT", *TINY, "--width", "8")
+        yield case(f"train prior, {kind}", "train", "prior", "--prior", kind, *on_tokens, **training)
+    model = ("--model", str(common / "model"))
+    yield case(
+        "tokenize",
+        "tokenize",
+        "--tokenizer",
+        str(common / "tokenizer-bsq"),
+        "--frames",
+        frames,
+        "-o",
+        "OUT.safetensors",
+    )
+    yield case("reconstruct", "reconstruct", *model, frames, "-o", "OUT")
+    yield case("compress", "compress", *model, frames, "-o", "OUT.bisq")
+    yield case("augment", "augment", *model, "--per-class", "4", "-o", "OUT")
+    yield case("evaluate", "evaluate", *model, "--frames", frames, "--json", "OUT.json", made=figures)
+    yield appending(common)
+    yield keeping()
+
+
+def appending(common: Path) -> Case:
+    """An archive grows: what was in it stays whatever happens, and pictures that are missing can be added again."""
+    pictures = [str(path) for path in sorted((common / "frames").rglob("*.png"))]
+    model, before = ("--model", str(common / "model")), 3
+
+    def names(folder: Path) -> dict[str, bytes]:
+        with Archive(folder / "out.bisq") as archive:
+            return {entry.name: archive.read(entry) for entry in archive}
+
+    def append(folder: Path) -> object:
+        there = names(folder)
+        missing = [path for path in pictures if Path(path).name not in there]
+        return command("archive", "append", str(folder / "out.bisq"), *missing, *model) if missing else None
+
+    def holds(folder: Path) -> bool:
+        command("archive", "verify", str(folder / "out.bisq"), *model)
+        return len(names(folder)) >= before
+
+    def made(folder: Path) -> str:
+        return repr(sorted(names(folder).items()))
+
+    return Case(
+        "archive append",
+        lambda folder: command("compress", *pictures[:before], "-o", str(folder / "out.bisq"), *model),
+        append,
+        append,
+        made,
+        holds,
+    )
+
+
+def keeping() -> Case:
+    """The gallery is given pictures: those that it said it kept are there, and each that it lists can be read."""
+    png = encode_png(np.zeros((4, 6, 3), dtype=np.uint8))
+
+    def keep(folder: Path) -> None:
+        gallery = Gallery(folder / "gallery", 10**6)
+        with (folder / "said").open("a", buffering=1) as said:
+            for number in range(KEPT):
+                inputs = {"0" * 64: png} if number % 2 else {}
+                said.write(gallery.add(png, (4, 6), {"number": number}, inputs) + "\n")
+
+    def holds(folder: Path) -> bool:
+        gallery = Gallery(folder / "gallery", 10**6)
+        said = (folder / "said").read_text().split() if (folder / "said").exists() else []
+        return all(gallery.png(entry.id) == png for entry in gallery.page(10**6).entries) and all(
+            gallery.png(identity) == png for identity in said if len(identity) == 32
+        )
+
+    return Case("gallery", lambda folder: None, keep, keep, lambda folder: str(holds(folder)), holds)
+
+
+def quantizer_of(kind: str) -> str:
+    """Return the kind of tokens that a kind of prior takes."""
+    return "pyramid" if kind == "pyramid" else "bsq"
+
+
+def prepare_common(folder: Path) -> None:
+    """Make frames of two classes, a tokenizer and tokens of each kind, and a model that is told classes."""
+    pictures = load_frames("bundled:train")[: 2 * OF_A_CLASS]
+    for number, picture in enumerate(pictures):
+        path = folder / "frames" / CLASSES[number // OF_A_CLASS] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture).resize(SIZE[::-1]).save(path)
+    frames = str(folder / "frames")
+    for kind in ("bsq", "pyramid"):
+        tokenizer, tokens = str(folder / f"tokenizer-{kind}"), str(folder / f"tokens-{kind}.safetensors")
+        named = ("--quantizer", kind) if kind != "bsq" else ()
+        command("train", "tokenizer", "--frames", frames, "--out", tokenizer, *TINY, "--width", "8", *named)
+        command("tokenize", "--tokenizer", tokenizer, "--frames", frames, "-o", tokens)
+    tokens = str(folder / "tokens-bsq.safetensors")
+    told = ("--tokens", tokens, "--valid-tokens", tokens, "--out", str(folder / "model"), "--width", "8", "--classes")
+    command("train", "prior", *TINY, *told)
+
+
+def command(*arguments: str) -> None:
+    """Run a command."""
+    verbs(arguments, standalone_mode=False)
+
+
+def digest(folder: Path) -> str:
+    """Name the content of all files of a folder but hidden ones, such as what was half-made."""
+    found = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and not path.name.startswith("."):
+            found.update(f"{path.relative_to(folder)} {path.stat().st_size}\n".encode() + path.read_bytes())
+    return found.hexdigest()
+
+
+def weights(folder: Path) -> str:
+    """Name the models of a run, and its files."""
+    names = sorted(path.name for path in (folder / "out").iterdir() if not path.is_dir())
+    models = sorted((folder / "out").glob("*.safetensors"))
+    return repr((names, [hashlib.sha256(path.read_bytes()).hexdigest() for path in models]))
+
+
+def figures(folder: Path) -> str:
+    """Name what was measured, but for how long it took."""
+    found = json.loads((folder / "out.json").read_text())
+    return repr({key: value for key, value in found.items() if "second" not in key})
+
+
+def unreadable(folder: Path) -> list[str]:
+    """Return the files of a folder that are half there; hidden ones are not anybody's."""
+    bad = []
+    for path in folder.rglob("*"):
+        try:
+            if path.name.startswith(".") or not path.is_file():
+                continue
+            if path.suffix == ".safetensors":
+                with safe_open(path, "pt") as opened:
+                    [opened.get_tensor(name) for name in opened.keys()]  # noqa: SIM118 (it is no dict)
+            elif path.suffix == ".ckpt":
+                torch.load(path, weights_only=True)
+            elif path.suffix == ".json":
+                json.loads(path.read_text())
+            elif path.suffix == ".png":
+                Image.open(path).load()
+        except Exception as error:
+            bad.append(f"{path.relative_to(folder)}: {error}")
+    return bad
+
+
+class Ended(Exception):
+    """A process that ended with an error."""
+
+
+def run(work: Callable[[Path], object], folder: Path, kill_after_s: float | None = None) -> bool:
+    """Do work in a process of its own; kill it after so many seconds, and return whether that was before its end.
+
+    Raises Ended if it ended with an error.
+    """
+    log = folder / ".log"
+    child = os.fork()
+    if child == 0:
+        os.setsid()
+        code = 1
+        try:
+            output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            os.dup2(output, 1)
+            os.dup2(output, 2)
+            work(folder)
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+            sys.stderr.flush()
+        finally:
+            os._exit(code)
+    if kill_after_s is not None:
+        time.sleep(kill_after_s)
+        try:
+            os.killpg(child, signal.SIGKILL)
+        except ProcessLookupError:  # it has not begun yet
+            os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    if os.WIFSIGNALED(status):
+        return True
+    if os.WEXITSTATUS(status):
+        raise Ended((log.read_text(errors="replace").strip().splitlines() or ["no word"])[-1])
+    return False
+
+
+def tried(case: Case, times: int, seed: int = 0) -> Found:
+    """Kill a command so many times."""
+    moments = random.Random(f"{case.name} {seed}")
+    with tempfile.TemporaryDirectory() as scratch:
+        calm = Path(scratch) / "calm"
+        calm.mkdir()
+        run(case.prepare, calm)
+        begin = time.monotonic()
+        run(case.start, calm)
+        found = Found(time.monotonic() - begin)
+        wanted = case.made(calm)
+        for number in range(times):
+            folder = Path(scratch) / str(number)
+            folder.mkdir()
+            run(case.prepare, folder)
+            try:
+                found.kills += run(case.start, folder, moments.uniform(0, found.seconds))
+                if bad := unreadable(folder):
+                    raise Ended(f"half there: {bad[0]}")
+                if not case.holds(folder):
+                    raise Ended("what was there before is not there any more")
+                run(case.go_on, folder)
+                if case.made(folder).replace(str(folder), "") != wanted.replace(str(calm), ""):
+                    raise Ended("what it made is not what it makes when nothing stops it")
+                found.went_on += 1
+            except Exception as error:
+                found.lost.append(f"kill {number + 1}: {error}")
+                print(f"  {found.lost[-1]}", flush=True)
+            shutil.rmtree(folder)
+    return found
+
+
+def page(record: dict[str, Found]) -> str:
+    """Return the page as Markdown."""
+    rows = "\n".join(
+        f"| {name} | {found.seconds:.1f} | {found.kills} | {found.went_on} | {len(found.lost) or 'nothing'} |"
+        for name, found in record.items()
+    )
+    return f"""# What is lost when a command is killed
+
+Every command that takes long, on a tiny set, killed (SIGKILL) at random moments and started again. Just after a kill,
+no file is half there, and what was there before still is; at the end, what it made is, byte for byte, what it makes
+when nothing stops it. "Killed" leaves out the times when it had ended before. Made on {date.today():%d %B %Y}, by
+
+    make faults
+
+| command | seconds | killed | went on | lost |
+| --- | --- | --- | --- | --- |
+{rows}
+"""
+
+
+def main() -> None:
+    """Try every command that is not on record yet, then write the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--times", type=int, default=100, help="how often each command is killed")
+    parser.add_argument("--only", nargs="+", help="names of commands, in place of all; no page is then written")
+    parser.add_argument("--record", type=Path, default=ROOT / "runs" / "faults.json", help="where figures are kept")
+    options = parser.parse_args()
+    kept = json.loads(options.record.read_text()) if options.record.exists() else {}
+    record: dict[str, Found] = {}
+    for module, _ in VERBS.values():
+        importlib.import_module(module)  # so that what is forked has it
+    with tempfile.TemporaryDirectory() as scratch:
+        common = Path(scratch)
+        run(prepare_common, common)
+        for case in cases(common):
+            if options.only and case.name not in options.only:
+                continue
+            print(case.name, flush=True)
+            key = f"{case.name}, {options.times} times"
+            record[case.name] = Found(**kept[key]) if key in kept else tried(case, options.times)
+            kept[key] = asdict(record[case.name])
+            with atomic_file(options.record) as partial:
+                partial.write_text(json.dumps(kept, indent=1) + "\n")
+    if not options.only:
+        with atomic_file(ROOT / "docs" / "faults.md") as partial:
+            partial.write_text(page(record))
+    lost = sum(len(found.lost) for found in record.values())
+    print(json.dumps({"commands": {name: asdict(found) for name, found in record.items()}, "lost": lost}), flush=True)
+    sys.exit(lost > 0)
+
+
+if __name__ == "__main__":
+    main()
