@@ -9,7 +9,7 @@ DEMO := runs/demo
 export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo train-demo seed results ablations scaling compare-priors tokenizers editing control augmentation bench bench-sampling bench-codec exact docs test test-browser sanitize fuzz check format constraints clean
+.PHONY: help setup demo train-demo seed results ablations scaling compare-priors tokenizers editing control augmentation bench bench-sampling bench-codec exact docs test test-browser sanitize fuzz faults check format constraints clean
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -97,6 +97,7 @@ bench: bench-sampling ## Measure everything that docs/performance.md claims, hal
 	$(BIN)/python benchmarks/tokenizing.py
 	$(BIN)/python benchmarks/loading.py
 	$(BIN)/python benchmarks/cold_start.py
+	$(BIN)/python benchmarks/studio.py
 	$(BIN)/python benchmarks/gpu.py
 
 $(VENV)/.docs: $(VENV)/.setup
@@ -126,6 +127,9 @@ $(VENV)/.fuzz: $(VENV)/.setup
 FUZZ_S ?= 60
 fuzz: $(VENV)/.fuzz ## Give the codec damaged and crafted bytes, FUZZ_S=60 seconds
 	$(BIN)/python fuzz/fuzz_codec.py --seconds $(FUZZ_S) $(ARGS)
+
+faults: $(VENV)/.setup ## Kill every long command at random moments, and write docs/faults.md
+	$(BIN)/python scripts/faults.py $(ARGS)
 
 check: $(VENV)/.setup ## Lint, check the format, the types and the import order
 	$(BIN)/ruff check

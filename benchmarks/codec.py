@@ -114,11 +114,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--frames", required=True, help="frames that no model has seen")
     parser.add_argument("--count", type=int, default=0, help="how many of them; 0 for all")
     parser.add_argument("--model", help="one model, in place of all that ship for compression")
-    parser.add_argument("--record", type=Path, help="where figures are kept; beside the page if they are of all frames")
+    parser.add_argument("--record", type=Path, help="where figures are kept; beside the page by default")
     parser.add_argument("--others", action="store_true", help="measure the other codecs alone, and write no page")
     options = parser.parse_args()
-    folder = ROOT / "runs" if options.count else ROOT / "docs"
-    options.record = options.record or folder / (f"codec-{options.count}.json" if options.count else "codec.json")
+    options.record = options.record or ROOT / "docs" / (
+        f"codec-{options.count}.json" if options.count else "codec.json"
+    )
     return options
 
 

@@ -39,7 +39,7 @@ def set_weights(module: nn.Module) -> nn.Module:
 
 
 def digest(codec: Codec, frames: np.ndarray) -> str:
-    """Name what a codec makes of frames, bytes and pixels, by their nearest tokens, for the search may become better."""
+    """Name the bytes and pixels of frames' nearest tokens: a search may become better."""
     files = codec.compress(frames, RateConfig(effort=0))
     return hashlib.sha256(b"".join(files) + np.stack(codec.decompress(files)).tobytes()).hexdigest()[:16]
 
