@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-import gc
-from dataclasses import replace
-from pathlib import Path
+from typing import Any
 
-import datasets
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 import torch
 from tests.conftest import roughen
 
-from bisquit.augmenting import AugmentConfig, chosen_classes, paint_class, write_pictures
+from bisquit.augmenting import AugmentConfig, Painted, chosen_classes, paint_chunks
 from bisquit.conditioning import Conditions
-from bisquit.errors import ConditionError, ConfigError, FrameError, ModelError
-from bisquit.frames import FrameSet, load_frames
+from bisquit.errors import ConditionError, ConfigError, ModelError
+from bisquit.frames import FrameSet
 from bisquit.generate import Pipeline
 from bisquit.priors import RasterConfig, build_prior
 from bisquit.sampling import SamplingConfig
@@ -33,6 +28,10 @@ def model(make_tokenizer) -> Pipeline:
     return Pipeline(make_tokenizer(), prior, (8, 12), Conditions(("ice", "sand")))
 
 
+def paint_class(model: Pipeline, name: str, config: AugmentConfig, **options: Any) -> list[Painted]:
+    return [picture for chunk in paint_chunks(model, name, config, **options) for picture in chunk.pictures]
+
+
 def set_of(frames: np.ndarray) -> FrameSet:
     count = len(frames)
     names = tuple(f"real-{i}" for i in range(count))
@@ -41,7 +40,7 @@ def set_of(frames: np.ndarray) -> FrameSet:
 
 def test_as_many_as_are_wanted_are_painted_and_each_can_be_painted_again(model: Pipeline):
     settings = SamplingConfig(guidance=2.0)
-    taken = list(paint_class(model, "sand", AugmentConfig(per_class=10), seed=3, settings=settings))
+    taken = paint_class(model, "sand", AugmentConfig(per_class=10), seed=3, settings=settings)
     assert len(taken) == 10
     numbers = [picture.number for picture in taken]
     assert numbers == sorted(set(numbers))
@@ -51,7 +50,7 @@ def test_as_many_as_are_wanted_are_painted_and_each_can_be_painted_again(model: 
 
 
 def test_the_likeliest_are_taken(model: Pipeline):
-    taken = list(paint_class(model, "ice", AugmentConfig(per_class=5, likely_share=0.25)))
+    taken = paint_class(model, "ice", AugmentConfig(per_class=5, likely_share=0.25))
     bits = model.paint(range(20), seed=taken[0].seed, class_name="ice").bits
     assert sorted(picture.bits for picture in taken) == pytest.approx(sorted(bits)[:5])
 
@@ -65,16 +64,16 @@ def test_bits_are_those_of_the_prior_told_of_the_class(model: Pipeline):
 
 def test_classes_and_seeds_have_pictures_of_their_own(model: Pipeline):
     config = AugmentConfig(per_class=3)
-    seeds = {next(paint_class(model, name, config, seed=seed)).seed for name in ("ice", "sand") for seed in (0, 1)}
+    seeds = {paint_class(model, name, config, seed=seed)[0].seed for name in ("ice", "sand") for seed in (0, 1)}
     assert len(seeds) == 4
 
 
 def test_copies_of_real_frames_are_left_out_and_others_painted(model: Pipeline):
     config = AugmentConfig(per_class=6, likely_share=1.0, least_distance=0.001)
-    plain = list(paint_class(model, "ice", config))
+    plain = paint_class(model, "ice", config)
     copies = {2, 4}
     real = set_of(np.stack([picture.frame for picture in plain if picture.number in copies]))
-    taken = list(paint_class(model, "ice", config, real=real))
+    taken = paint_class(model, "ice", config, real=real)
     assert len(taken) == 6
     assert copies.isdisjoint(picture.number for picture in taken)
     assert all(picture.nearest_rms is not None and picture.nearest_rms >= 0.001 for picture in taken)
@@ -84,7 +83,7 @@ def test_copies_of_real_frames_are_left_out_and_others_painted(model: Pipeline):
 def test_a_model_that_paints_nothing_but_copies_is_refused(model: Pipeline):
     real = set_of(np.full((1, 8, 12, 3), 128, dtype=np.uint8))
     with pytest.raises(ModelError, match=r"of 60 pictures of ice, only 0 could be taken: 40 are within 1\.0 of"):
-        list(paint_class(model, "ice", AugmentConfig(per_class=2, least_distance=1.0), real=real))
+        paint_class(model, "ice", AugmentConfig(per_class=2, least_distance=1.0), real=real)
 
 
 def test_many_are_painted_some_at_a_time(model: Pipeline, monkeypatch: pytest.MonkeyPatch):
@@ -101,41 +100,17 @@ def test_many_are_painted_some_at_a_time(model: Pipeline, monkeypatch: pytest.Mo
     assert shares[-1] == 1
 
 
-def test_a_class_that_leads_elsewhere_names_no_folder(model: Pipeline, tmp_path: Path):
-    (picture,) = paint_class(model, "ice", AugmentConfig(per_class=1))
-    for name in ("../ice", "/ice", "..", ""):
-        with pytest.raises(FrameError, match="cannot name a folder"):
-            write_pictures(iter([replace(picture, class_name=name)]), tmp_path / "new", {})
-    assert not list(tmp_path.rglob("*.*"))
-
-
-def test_a_folder_and_a_file_hold_the_same_frames_with_where_they_come_from(model: Pipeline, tmp_path: Path):
-    taken = [p for name in ("ice", "sand") for p in paint_class(model, name, AugmentConfig(per_class=4))]
-    source = {"model": "mine", "sampling_guidance": 2.0}
-    for output in (tmp_path / "folder", tmp_path / "file.parquet"):
-        assert write_pictures(iter(taken), output, source) == 8
-        frames = load_frames(str(output))
-        assert frames.classes == ("ice", "sand")
-        assert np.bincount(frames.labels).tolist() == [4, 4]
-        ours = {(p.class_name, p.frame.tobytes()) for p in taken}
-        assert {(frames.classes[frames.labels[i]], frames[i].tobytes()) for i in range(8)} == ours
-    with (tmp_path / "folder" / "metadata.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    for row, table_row, picture in zip(rows, pq.read_table(tmp_path / "file.parquet").to_pylist(), taken, strict=True):
-        for known in (row, table_row):
-            assert known["track"] == picture.class_name
-            assert int(known["seed"]) == picture.seed
-            assert int(known["number"]) == picture.number
-            assert float(known["bits"]) == pytest.approx(picture.bits, abs=0.01)
-            assert known["model"] == "mine"
-            assert float(known["sampling_guidance"]) == 2.0
-
-
-def test_a_folder_that_is_not_empty_is_left_alone(model: Pipeline, tmp_path: Path):
-    (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(FrameError, match="not empty"):
-        write_pictures(paint_class(model, "ice", AugmentConfig(per_class=1)), tmp_path, {})
-    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+def test_a_class_is_gone_on_with_after_any_chunk(model: Pipeline, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("bisquit.augmenting.MOST_AT_ONCE", 3)
+    config = AugmentConfig(per_class=8, likely_share=0.5, least_distance=0.001)
+    copied = paint_class(model, "ice", config)[1]
+    chunks = list(paint_chunks(model, "ice", config, real=set_of(copied.frame[None])))
+    assert sum(chunk.count.copies for chunk in chunks[-1:]) == 1
+    for i, chunk in enumerate(chunks):
+        rest = list(paint_chunks(model, "ice", config, begun=chunk.count, real=set_of(copied.frame[None])))
+        assert [other.count for other in rest] == [other.count for other in chunks[i + 1 :]]
+        numbers = [[picture.number for picture in other.pictures] for other in chunks[i + 1 :]]
+        assert [[picture.number for picture in other.pictures] for other in rest] == numbers
 
 
 def test_classes_are_all_or_those_that_are_named(model: Pipeline):
@@ -151,25 +126,3 @@ def test_classes_are_all_or_those_that_are_named(model: Pipeline):
 def test_settings_out_of_their_range_are_refused(fields: dict[str, float]):
     with pytest.raises(ConfigError, match=next(iter(fields))):
         AugmentConfig(**fields)
-
-
-# datasets reads metadata.csv without closing it
-@pytest.mark.filterwarnings(
-    r"ignore:Exception ignored in. <_io.FileIO name=.*metadata\.csv:pytest.PytestUnraisableExceptionWarning"
-)
-@pytest.mark.parametrize("kind", ["imagefolder", "parquet"])
-def test_what_is_written_is_read_by_datasets(
-    model: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
-):
-    monkeypatch.setattr("datasets.config.HF_DATASETS_OFFLINE", True)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    taken = list(paint_class(model, "ice", AugmentConfig(per_class=3), seed=1))
-    output = tmp_path / ("new.parquet" if kind == "parquet" else "new")
-    write_pictures(iter(taken), output, {"model": "mine"})
-    where = {"data_files": str(output)} if kind == "parquet" else {"data_dir": str(output)}
-    rows = datasets.load_dataset(kind, split="train", cache_dir=str(tmp_path / "cache"), **where)
-    assert len(rows) == 3
-    for row, picture in zip(rows, taken, strict=True):
-        np.testing.assert_array_equal(np.asarray(row["image"]), picture.frame)
-        assert (row["track"], row["seed"], row["number"], row["model"]) == ("ice", picture.seed, picture.number, "mine")
-    gc.collect()  # so that what is left open is told of here, if at all

@@ -1,50 +1,30 @@
 """Augmenting: labelled pictures that a model paints to train others with, so many of each class.
 
-    class ──prior──> tokens ──likeliest share──> frames ──no copies of real ones──> folder or Parquet, with provenance
+    class ──prior──> tokens ──likeliest share──> frames ──no copies of real ones──> chunks of pictures
 
 Of every picture it is kept where it comes from: model, seed, number and guidance paint it again, and beside them stand
-its bits and the real frame that is nearest to it.
+its bits and the real frame that is nearest to it. `painted_set` writes them.
 """
 
 from __future__ import annotations
 
-import csv
-import itertools
-import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from bisquit.atomic import atomic_file
 from bisquit.config import Settings, require
 from bisquit.engine import Backend, Precision
-from bisquit.errors import ConditionError, FrameError, ModelError
+from bisquit.errors import ConditionError, ModelError
 from bisquit.evaluation.neighbours import nearest
-from bisquit.frames import FrameSet, encode_png
-from bisquit.frames.listing import METADATA_NAME, PARQUET_SUFFIX, can_name_folder
+from bisquit.frames import FrameSet
 from bisquit.generate import Pipeline
 from bisquit.progress import Progress, share_of
 from bisquit.sampling import SamplingConfig
 from bisquit.seeds import derive_seed
 
-PROVENANCE = {
-    "track": pa.string(),
-    "seed": pa.int64(),
-    "number": pa.int64(),
-    "bits": pa.float64(),
-    "nearest": pa.string(),
-    "nearest_rms": pa.float64(),
-}
-"""What is written of each picture beside its pixels."""
-_FEATURES = {"info": {"features": {"image": {"_type": "Image"}}}}
-"""By which Hugging Face's `datasets` knows pictures in a column; the other columns' types say enough."""
-ROWS_AT_ONCE = 100
 MOST_AT_ONCE = 1000
 """How many pictures are taken at a time, the likely ones of those that are painted for it."""
 MOST_TRIES = 20
@@ -85,7 +65,7 @@ class Painted:
     nearest_rms: float | None
 
     def provenance(self) -> dict[str, Any]:
-        """Return what is known of it, but for its pixels, by the names in `PROVENANCE`."""
+        """Return what is known of it, but for its pixels."""
         return {
             "track": self.class_name,
             "seed": self.seed,
@@ -96,26 +76,46 @@ class Painted:
         }
 
 
-def paint_class(
+@dataclass(frozen=True)
+class Count:
+    """How far a class is."""
+
+    painted: int = 0
+    taken: int = 0
+    copies: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Chunk:
+    """Pictures of a class that were painted and judged together, and how far the class then is."""
+
+    class_name: str
+    count: Count
+    pictures: tuple[Painted, ...]
+
+
+def paint_chunks(
     model: Pipeline,
     class_name: str,
     config: AugmentConfig,
     *,
+    begun: Count = Count(),
     seed: int = 0,
     settings: SamplingConfig | None = None,
     real: FrameSet | None = None,
     backend: Backend = "auto",
     precision: Precision = "float32",
     progress: Progress | None = None,
-) -> Iterator[Painted]:
+) -> Iterator[Chunk]:
     """Paint pictures of a class, and yield those that are likely and no copies, until there are enough.
 
-    real: frames that the model was trained on. Each class has a seed of its own, made from `seed`. They are painted and
-    judged some at a time, so that memory does not grow with how many are wanted. Raises ModelError if the model cannot
-    paint, or paints little but copies; ConditionError if it does not know the class.
+    begun: the last chunk's count, to go on from there. real: frames that the model was trained on. Each class has a
+    seed of its own, made from `seed`. They are painted and judged some at a time, so that memory does not grow with how
+    many are wanted. Raises ModelError if the model cannot paint, or paints little but copies; ConditionError if it does
+    not know the class.
     """
     own_seed = derive_seed(seed, "augment", class_name) % 2**31
-    taken = copies = painted = 0
+    painted, taken, copies = begun.painted, begun.taken, begun.copies
     while taken < config.per_class:
         if painted >= MOST_TRIES * math.ceil(config.per_class / config.likely_share):
             raise ModelError(
@@ -134,19 +134,19 @@ def paint_class(
             precision=precision,
             progress=share_of(progress, taken, wanted, config.per_class),
         )
-        painted += len(numbers)
         likely = np.sort(np.argsort(found.bits, kind="stable")[:wanted])
         frames = model.decode(found.tokens[likely], model.frame_size)
         near = nearest(frames, real) if real is not None else None
+        pictures = []
         for frame, i, row in zip(frames, range(wanted), likely.tolist(), strict=True):
             name, distance = "", None
             if real is not None and near is not None:
                 name, distance = real.names[near.index[i]], float(near.rms[i])
                 if distance < config.least_distance:
-                    copies += 1
                     continue
-            taken += 1
-            yield Painted(frame, class_name, own_seed, numbers[row], float(found.bits[row]), name, distance)
+            pictures.append(Painted(frame, class_name, own_seed, numbers[row], float(found.bits[row]), name, distance))
+        painted, taken, copies = painted + len(numbers), taken + len(pictures), copies + wanted - len(pictures)
+        yield Chunk(class_name, Count(painted, taken, copies), tuple(pictures))
 
 
 def chosen_classes(model: Pipeline, names: Sequence[str] | None) -> tuple[str, ...]:
@@ -157,50 +157,3 @@ def chosen_classes(model: Pipeline, names: Sequence[str] | None) -> tuple[str, .
     for name in chosen:
         model.conditions.of_class(name)
     return chosen
-
-
-def write_pictures(pictures: Iterator[Painted], output: Path, source: dict[str, Any]) -> int:
-    """Write pictures to a Parquet file, or to a folder that must be new or empty; return how many.
-
-    source: what is the same for all, such as the model; it stands in each row. Raises FrameError if the folder is not
-    empty.
-    """
-    if output.suffix.lower() == PARQUET_SUFFIX:
-        return _write_parquet(pictures, output, source)
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise FrameError(f"{output} is not empty: name a new folder, or a file that ends in {PARQUET_SUFFIX}")
-    written = 0
-    with atomic_file(output / METADATA_NAME) as partial, partial.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, ["file_name", *PROVENANCE, *source])
-        writer.writeheader()
-        for picture in pictures:
-            name = f"{_folder_name(picture.class_name)}/{picture.number:06d}.png"
-            writer.writerow({"file_name": name, **picture.provenance(), **source})
-            with atomic_file(output / name) as image:
-                image.write_bytes(encode_png(picture.frame))
-            written += 1
-    return written  # the metadata has its name only now: without it the folder is no whole set
-
-
-def _folder_name(class_name: str) -> str:
-    """Return a class's name. Raises FrameError if it leads out of the folder that it is to name, or would hide it."""
-    if not can_name_folder(class_name):
-        raise FrameError(f"the class {class_name!r} cannot name a folder: write a file that ends in {PARQUET_SUFFIX}")
-    return class_name
-
-
-def _write_parquet(pictures: Iterator[Painted], output: Path, source: dict[str, Any]) -> int:
-    image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-    sources = {name: pa.scalar(value).type for name, value in source.items()}
-    schema = pa.schema({"image": image, **PROVENANCE, **sources}, metadata={"huggingface": json.dumps(_FEATURES)})
-    written = 0
-    with atomic_file(output) as partial, pq.ParquetWriter(partial, schema, compression="zstd") as writer:
-        while rows := [_parquet_row(picture, source) for picture in itertools.islice(pictures, ROWS_AT_ONCE)]:
-            writer.write_table(pa.Table.from_pylist(rows, schema))
-            written += len(rows)
-    return written
-
-
-def _parquet_row(picture: Painted, source: dict[str, Any]) -> dict[str, Any]:
-    image = {"bytes": encode_png(picture.frame), "path": f"{picture.class_name}-{picture.number:06d}.png"}
-    return {"image": image, **picture.provenance(), "nearest_rms": picture.nearest_rms, **source}

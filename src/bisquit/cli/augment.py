@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from bisquit.augmenting import AugmentConfig, Painted, chosen_classes, paint_class, write_pictures
+from bisquit.augmenting import AugmentConfig, Chunk, Count, chosen_classes, paint_chunks
 from bisquit.cli.options import (
     FRAMES,
     MODEL,
@@ -22,9 +22,9 @@ from bisquit.cli.options import (
 )
 from bisquit.cli.settings import override, settings_options
 from bisquit.engine import Backend, Precision
-from bisquit.frames import FrameSet
-from bisquit.generate import Pipeline, load
-from bisquit.progress import Progress, share_of
+from bisquit.generate import load
+from bisquit.painted_set import write_set
+from bisquit.progress import share_of
 from bisquit.sampling import SamplingConfig
 
 
@@ -64,7 +64,8 @@ def command(
     """Paint labelled frames: so many of each class, the likely ones, none a copy.
 
     A folder gets a sub-folder for each class and a metadata.csv, a Parquet file a column `track`; in both stand, for
-    each frame, the model, seed and number that paint it again, its bits and the --real frame that is nearest to it.
+    each frame, the model, seed and number that paint it again, its bits and the --real frame that is nearest to it. A
+    folder that was begun and not finished is gone on with by the same command.
     """
     config, settings = override(AugmentConfig(), given), override(SamplingConfig(), given)
     pipeline = load(model).to(device)
@@ -72,33 +73,23 @@ def command(
     frames = read_frames(real, size or pipeline.frame_size, skip_bad) if real else None
     sampling = {f"sampling_{name}": value for name, value in settings.to_dict().items()}
     source = {"model": model, "precision": precision, **sampling}
+    prior = pipeline.painting_prior().fingerprint()
+    asked = {**source, **config.to_dict(), "seed": seed, "classes": [*names], "real": real, "prior": prior}
     with progress_bar("painting tokens") as progress:
-        painted = _painted(pipeline, names, config, settings, frames, seed, backend, precision, progress)
-        count = write_pictures(painted, output, source)
+
+        def paint(name: str, begun: Count) -> Iterator[Chunk]:
+            return paint_chunks(
+                pipeline,
+                name,
+                config,
+                begun=begun,
+                seed=seed,
+                settings=settings,
+                real=frames,
+                backend=backend,
+                precision=precision,
+                progress=share_of(progress, names.index(name), 1, len(names)),
+            )
+
+        count = write_set(paint, names, output, source, asked)
     click.echo(f"{count} frames of {len(names)} classes in {output}")
-
-
-def _painted(
-    pipeline: Pipeline,
-    names: tuple[str, ...],
-    config: AugmentConfig,
-    settings: SamplingConfig,
-    real: FrameSet | None,
-    seed: int,
-    backend: Backend,
-    precision: Precision,
-    progress: Progress,
-) -> Iterator[Painted]:
-    """Yield the frames of each class in turn."""
-    for i, name in enumerate(names):
-        yield from paint_class(
-            pipeline,
-            name,
-            config,
-            seed=seed,
-            settings=settings,
-            real=real,
-            backend=backend,
-            precision=precision,
-            progress=share_of(progress, i, 1, len(names)),
-        )
