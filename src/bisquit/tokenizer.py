@@ -94,6 +94,13 @@ class Tokenizer(nn.Module):
         return tokens
 
     @torch.no_grad()
+    def project(self, frames: Tensor) -> Tensor:
+        """Return what the quantizer decides on the tokens of frames by, v (B, bits, h, w); see `encode`."""
+        x = pad_to_patches(to_float(frames.to(self.device)), self.patch_size)
+        projected: Tensor = self.quantizer.down(self.autoencoder.encode(x))
+        return projected
+
+    @torch.no_grad()
     def decode(self, tokens: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         """Turn tokens into frames.
 

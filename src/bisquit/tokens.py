@@ -192,11 +192,17 @@ def _encoder(tokenizer: Tokenizer) -> Iterator[Callable[[Tensor], Tensor]]:
 
 def prepared_encode(tokenizer: Tokenizer) -> Callable[[Tensor], Tensor]:
     """Return `tokenizer.encode` as it is now, arranged to be called often; equal to it but for rounding."""
-    quantizer = tokenizer.quantizer
     if tokenizer.device.type != "cpu":
         return tokenizer.encode
-    project = PreparedEncoder(tokenizer.autoencoder, quantizer.down)
+    quantizer, project = tokenizer.quantizer, prepared_projection(tokenizer)
     return lambda frames: quantizer.tokens_of(project(frames))
+
+
+def prepared_projection(tokenizer: Tokenizer) -> Callable[[Tensor], Tensor]:
+    """Return the way from frames, uint8 (B, H, W, 3), to what the quantizer decides by, arranged to be called often."""
+    if tokenizer.device.type != "cpu":
+        return tokenizer.project
+    return PreparedEncoder(tokenizer.autoencoder, tokenizer.quantizer.down)
 
 
 def smallest_unsigned(bits: int) -> np.dtype:

@@ -44,6 +44,8 @@ def test_a_prior_of_every_kind_is_trained_measured_and_paints(
     [
         (("--prior", "pyramid"), "train a tokenizer with --quantizer pyramid"),
         (("--prior", "parts", "--parts", "3"), "parts is 3: it must be a divisor of the 4 bits"),
+        (("--flipped", "0.1"), "flipped is 0.1: it must be 0 but for a pyramid prior"),
+        (("--prior", "pyramid", "--flipped", "0.1"), "tokens do not tell what would mend them"),
         (("--parts", "2"), "--parts is for the prior parts, and the recipe's is raster"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,

@@ -72,6 +72,19 @@ def test_tokens_that_differ_in_one_bit_are_given_as_corners_that_do():
 
 
 @pytest.mark.parametrize("told", [False, True])
+def test_flawed_tokens_are_what_it_sees_and_right_ones_what_it_predicts(told: bool):
+    prior, seen = made(condition_size=5 if told else 0), tokens_of(3)
+    right = 7 - seen
+    condition = torch.eye(5)[:3] if told else None
+    path = prior.conditioned(condition, 3) if told else None
+    chances = prior.logits(seen, path).log_softmax(dim=2).gather(2, right.view(3, 27, 1))
+    torch.testing.assert_close(prior.loss(right, condition, seen), -chances.mean())
+    torch.testing.assert_close(prior.loss(seen, condition, seen), prior.loss(seen, condition))
+    with pytest.raises(ShapeError):
+        prior.loss(right[..., 1:], condition, seen)
+
+
+@pytest.mark.parametrize("told", [False, True])
 def test_whole_scales_have_the_logits_of_one_pass_over_all(told: bool):
     prior, tokens = made(condition_size=5 if told else 0), tokens_of(3)
     path = prior.conditioned(torch.eye(5)[:3], 3) if told else None

@@ -281,3 +281,39 @@ def test_a_tokenizer_with_a_pyramid_learns(tokenizer: Tokenizer):
         (now := loss()).backward()
         optimizer.step()
     assert now.item() < 0.8 * before
+
+
+def test_flawed_tokens_without_a_flaw_are_the_tokens():
+    quantizer, x = plain(3, scales=HALVES), noise(4, 3, 8, 4)
+    seen, right = quantizer.flawed(x, 0.0)
+    assert torch.equal(seen, quantizer.tokens_of(x))
+    assert torch.equal(right, seen)
+
+
+def test_what_is_right_mends_what_the_scales_before_show():
+    quantizer, x = plain(3, scales=HALVES), noise(4, 3, 8, 4)
+    torch.manual_seed(0)
+    seen, right = quantizer.flawed(x, 0.5)
+    sizes = quantizer.scale_grids((8, 4))
+    u = F.normalize(x, dim=1)
+    start = 0
+    for scale, (rows, columns) in enumerate(sizes):
+        estimate = quantizer.coarse(seen, (8, 4), scale)  # `up` leaves everything as it is
+        wanted = pack_bits(F.interpolate(u - estimate, size=(rows, columns), mode="area") >= 0).flatten(1)
+        assert torch.equal(right[:, 0, start : start + rows * columns], wanted)
+        start += rows * columns
+
+
+def test_each_picture_has_a_share_of_flaws_of_its_own():
+    quantizer, x = plain(4), noise(64, 4, 20, 30)
+    torch.manual_seed(0)
+    seen, right = quantizer.flawed(x, 0.4)
+    bits = (seen ^ right).unsqueeze(-1) >> torch.arange(4) & 1
+    shares = bits.float().mean(dim=(1, 2, 3))
+    assert shares.min() < 0.04
+    assert 0.36 < shares.max() < 0.42
+    assert shares.mean() == pytest.approx(0.2, abs=0.04)
+    torch.manual_seed(0)
+    again = quantizer.flawed(x, 0.4)
+    assert torch.equal(seen, again.seen)
+    assert torch.equal(right, again.right)

@@ -2,17 +2,62 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from tests.conftest import roughen
+from torch import Tensor
 
-from bisquit.priors import FlowConfig, FlowPrior, Prior
-from bisquit.training import TrainingConfig, modules
+from bisquit.autoencoder import AutoEncoderConfig
+from bisquit.frames.augment import Augmentation
+from bisquit.priors import FlowConfig, FlowPrior, Prior, PyramidConfig, PyramidPrior
+from bisquit.quantizers import PyramidBSQConfig
+from bisquit.tokenizer import Tokenizer, TokenizerConfig
+from bisquit.tokens import FreshTokens, tokenize
+from bisquit.training import PriorRecipe, TrainingConfig, modules, train_prior
 from bisquit.training.modules import PriorModule, psnr_db, rarity_weights
 from bisquit.transformer import TransformerConfig
+
+
+@pytest.fixture
+def train_pyramid(make_noise, tmp_path: Path) -> Callable[..., Prior]:
+    """A function that trains a pyramid prior on frames of which tokens are flawed."""
+    config = TokenizerConfig(AutoEncoderConfig(patch_size=4, width=8, depth=1), PyramidBSQConfig(4, (0.0, 1.0)))
+    tokenizer = Tokenizer(config).eval()
+    roughen(tokenizer, 1)
+    frames, valid = make_noise(41), make_noise(6, seed=1)
+    prior = PyramidConfig(TransformerConfig(width=8, n_layers=1, n_heads=2, feed_forward=12))
+
+    def train(name: str, resume: bool = False, **changes: Any) -> Prior:
+        settings = TrainingConfig(epochs=2, batch_size=4, precision="float32", warmup_steps=3)
+        recipe = PriorRecipe(prior, Augmentation(flip=True), settings).replace(**changes)
+        fresh, valid_tokens = FreshTokens(frames, tokenizer), tokenize(tokenizer, valid)
+        return train_prior(recipe, fresh, valid_tokens, tmp_path / name, resume=resume)
+
+    return train
+
+
+def test_a_pyramid_learns_from_flawed_tokens_the_same_each_time(train_pyramid, monkeypatch: pytest.MonkeyPatch):
+    flawed: list[float] = []
+    loss = PyramidPrior.loss
+
+    def watched(prior: PyramidPrior, tokens: Tensor, condition: Tensor | None = None, seen: Tensor | None = None):
+        flawed.extend([] if seen is None else [(tokens != seen).float().mean().item()])
+        return loss(prior, tokens, condition, seen)
+
+    monkeypatch.setattr(PyramidPrior, "loss", watched)
+    first = train_pyramid("first", flipped=0.4).fingerprint()
+    assert len(flawed) == 20  # two epochs of ten steps; validation is of tokens as they are
+    assert 0.1 < np.mean(flawed) < 0.9
+    assert train_pyramid("second", flipped=0.4).fingerprint() == first
+    assert flawed[:20] == flawed[20:]
+    assert train_pyramid("third").fingerprint() != first
+    assert len(flawed) == 40
 
 
 def test_psnr_is_on_a_range_of_length_one():

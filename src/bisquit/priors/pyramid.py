@@ -15,11 +15,12 @@ Tokens are those of `bisquit.quantizers.pyramid`, whose bits are the signs of co
 count is learned here anew, a gain for each, so that a prior needs nothing of the quantizer but the scales. A condition,
 what a picture is to show, is a vector of numbers; a linear map of it is added to every place.
 
-Tian et al. 2024, "Visual Autoregressive Modeling", arXiv:2404.02905, section 3. Han et al. 2024, "Infinity",
-arXiv:2412.04431, have such a prior mend its own errors: in training, some bits of each scale are flipped, and later
-scales are quantised anew against what is then left. That takes the quantizer, and so is not here. It would fit as a
-quantizer that gives two rows, tokens as flipped and tokens as found, and a loss whose inputs are made of the former
-while the latter are what it predicts.
+A prior that has only seen right tokens does not know what to do about wrong ones, and its own are at times. So it may
+learn from tokens of which some bits are flipped: they are what it sees, and what it predicts is each scale's best for
+what is then left. The quantizer makes both rows.
+
+Tian et al. 2024, "Visual Autoregressive Modeling", arXiv:2404.02905, section 3. Flipped bits: Han et al. 2024,
+"Infinity", arXiv:2412.04431, section 3.4.
 """
 
 from __future__ import annotations
@@ -34,7 +35,15 @@ from torch import Tensor, nn
 
 from bisquit.config import Settings, require
 from bisquit.errors import ShapeError
-from bisquit.priors.base import FIRST_STD, ConditionalPrior, Path, Prior, SequentialPrior, require_condition_size
+from bisquit.priors.base import (
+    FIRST_STD,
+    ConditionalPrior,
+    Path,
+    Prior,
+    SequentialPrior,
+    require_condition_size,
+    token_nats,
+)
 from bisquit.priors.causal import LARGEST_SOFTMAX_BITS
 from bisquit.pyramids import averaging, enlarging
 from bisquit.transformer import KeyValueCache, Transformer, TransformerConfig
@@ -134,6 +143,17 @@ class PyramidPrior(ConditionalPrior, SequentialPrior):
         self.check(tokens)
         logits: Tensor = self.head(self._features(tokens, len(self.spans) - 1, path))
         return logits
+
+    def loss(self, tokens: Tensor, condition: Tensor | None = None, seen: Tensor | None = None) -> Tensor:
+        """Return the cross-entropy of tokens (B, h, w) in nats a token.
+
+        condition: see `Prior.loss`. seen: (B, h, w), what the scales before look like where they are not right.
+        """
+        if seen is None:
+            return super().loss(tokens, condition)
+        self.check(tokens)
+        path = None if condition is None else self.conditioned(condition, len(tokens))
+        return token_nats(self.logits(seen, path), tokens.flatten(1)).mean()
 
     def logits_at(self, tokens: Tensor, step: int, path: Path | None = None) -> Tensor:
         """Return the logits (B, codebook) of the token of (B, h, w) at one step, given the scales before its own."""

@@ -11,7 +11,7 @@ from bisquit.quantizers.base import Quantized, Quantizer
 from bisquit.quantizers.bsq import BSQ, BSQConfig
 from bisquit.quantizers.fsq import FSQ, FSQConfig
 from bisquit.quantizers.lfq import LFQ, LFQConfig
-from bisquit.quantizers.pyramid import PyramidBSQ, PyramidBSQConfig
+from bisquit.quantizers.pyramid import Flawed, PyramidBSQ, PyramidBSQConfig
 from bisquit.quantizers.vq import VQ, VQConfig
 
 QuantizerConfig = Annotated[
@@ -56,6 +56,7 @@ __all__ = [
     "VQ",
     "BSQConfig",
     "FSQConfig",
+    "Flawed",
     "LFQConfig",
     "PyramidBSQ",
     "PyramidBSQConfig",

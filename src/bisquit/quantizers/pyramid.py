@@ -74,10 +74,21 @@ class _Scale(NamedTuple):
 
     tokens: Tensor
     """(B, rows columns) int64."""
+    right: Tensor
+    """(B, rows columns) int64, the tokens but for the bits that were flipped."""
     estimate: Tensor
     """(B, bits, h, w), with all scales before."""
     fitting: Tensor
     """() float, the magnitude that would have fitted best."""
+
+
+class Flawed(NamedTuple):
+    """Tokens of pictures of which some bits are wrong, and what would be right at each place given what came before."""
+
+    seen: Tensor
+    """(B, 1, total) int64, some of their bits flipped."""
+    right: Tensor
+    """(B, 1, total) int64: each scale's best, for what the scales before it have left as they are seen."""
 
 
 class PyramidBSQ(Quantizer):
@@ -123,18 +134,36 @@ class PyramidBSQ(Quantizer):
         tokens = [scale.tokens for scale in self._scales(self._on_sphere(projected))]
         return torch.cat(tokens, dim=1).unsqueeze(1)
 
+    @torch.no_grad()
+    def flawed(self, projected: Tensor, most: float) -> Flawed:
+        """Return tokens of v (B, bits, h, w) with bits flipped, and those that mend it: what Infinity learns from.
+
+        most: the largest share of a picture's bits; each picture has a share of its own, drawn from 0 to there.
+        """
+        u = self._on_sphere(projected)
+        scales = [*self._scales(u, most * torch.rand((len(u), 1, 1, 1), device=u.device))]
+        seen, right = ([getattr(scale, name) for scale in scales] for name in ("tokens", "right"))
+        return Flawed(torch.cat(seen, dim=1).unsqueeze(1), torch.cat(right, dim=1).unsqueeze(1))
+
     def _on_sphere(self, projected: Tensor) -> Tensor:
         """Return u, laid out as `codes` has it, to sum alike."""
         return F.normalize(projected.float(), dim=1).contiguous()
 
     @torch.no_grad()
-    def _scales(self, u: Tensor) -> Iterator[_Scale]:
-        """Yield what each scale makes of u (B, bits, h, w), from coarse to fine."""
+    def _scales(self, u: Tensor, flipped: Tensor | None = None) -> Iterator[_Scale]:
+        """Yield what each scale makes of u (B, bits, h, w), from coarse to fine.
+
+        flipped: (B, 1, 1, 1), the chance of each picture's bits to be flipped.
+        """
         grid, estimate = (u.shape[2], u.shape[3]), torch.zeros_like(u)
         for number, size in enumerate(self.scale_grids(grid)):
             s = averaged(u - estimate, size)
-            estimate = estimate + self._detail(s >= 0, number, grid)
-            yield _Scale(pack_bits(s >= 0).flatten(1), estimate, math.sqrt(self.bits) * s.abs().mean())
+            is_one = right = s >= 0
+            if flipped is not None:
+                is_one = right ^ (torch.rand(s.shape, device=s.device) < flipped)
+            estimate = estimate + self._detail(is_one, number, grid)
+            tokens, best = (pack_bits(bits).flatten(1) for bits in (is_one, right))
+            yield _Scale(tokens, best, estimate, math.sqrt(self.bits) * s.abs().mean())
 
     def codes(self, tokens: Tensor, grid: tuple[int, int] | None = None) -> Tensor:
         """Return the codes (B, width, h, w) of tokens (B, 1, total) for latents of a grid (h, w).

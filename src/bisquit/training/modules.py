@@ -22,7 +22,8 @@ from bisquit.autoencoder import ResidualBlock, pad_to_patches, to_float, to_uint
 from bisquit.errors import ConfigError, RunError
 from bisquit.features import FeatureNetwork
 from bisquit.frames.augment import Augmentation, augment
-from bisquit.priors import Prior
+from bisquit.priors import Prior, PyramidPrior
+from bisquit.quantizers import Flawed
 from bisquit.seeds import derive_seed
 from bisquit.tokenizer import Tokenizer
 from bisquit.training.conditions import Teller
@@ -33,8 +34,8 @@ from bisquit.training.settings import TrainingConfig
 from bisquit.training.sharpening import PatchDiscriminator, PerceptualDistance
 from bisquit.transformer import Attention, Block
 
-Encode = Callable[[Tensor], Tensor]
-"""From frames, uint8 (B, H, W, 3), to tokens, int64 (B, h, w)."""
+Encode = Callable[[Tensor], Tensor | Flawed]
+"""From frames, uint8 (B, H, W, 3), to tokens, int64 (B, h, w), or to flawed ones with what mends them."""
 UNCHANGED = Augmentation()
 _log = logging.getLogger("bisquit")
 
@@ -211,9 +212,13 @@ class PriorModule(StageModule):
         """Return the loss of one batch."""
         pictures, condition = self._told(batch)
         tokens = pictures if self._encode is None else self._encode(to_uint8(self.varied(pictures, self._augmentation)))
-        loss = self.prior.loss(tokens, condition)
+        if isinstance(tokens, Flawed):
+            assert isinstance(self.prior, PyramidPrior)
+            loss = self.prior.loss(tokens.right, condition, tokens.seen)
+        else:
+            loss = self.prior.loss(tokens, condition)
         if self.keeps_figures(self.global_step):
-            self._log_loss("train", loss, len(tokens))
+            self._log_loss("train", loss, len(pictures))
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from bisquit.config import Settings, require
 from bisquit.features import FeatureNetworkConfig
 from bisquit.frames.augment import Augmentation
-from bisquit.priors import PriorConfig, RasterConfig
+from bisquit.priors import PriorConfig, PyramidConfig, RasterConfig
 from bisquit.tokenizer import TokenizerConfig
 from bisquit.training.settings import TrainingConfig
 from bisquit.training.sharpening import Sharpening
@@ -38,9 +38,15 @@ class PriorRecipe(Settings):
     """Tell the prior the class of each picture, so that it can be asked for one."""
     unsaid: float = 0.1
     """Chance that nothing is said of a picture, so that the prior paints without a condition too."""
+    flipped: float = 0.0
+    """For a pyramid prior, on frames: the largest share of a picture's bits that are flipped, so that it learns to mend
+    what it got wrong; each picture has a share of its own, up to there."""
 
     def __post_init__(self) -> None:
         require(0 <= self.unsaid <= 1, "unsaid", self.unsaid, "in [0, 1]")
+        require(0 <= self.flipped <= 0.5, "flipped", self.flipped, "in [0, 0.5]")
+        is_pyramid = isinstance(self.prior, PyramidConfig)
+        require(is_pyramid or not self.flipped, "flipped", self.flipped, "0 but for a pyramid prior")
 
 
 @dataclass(frozen=True)

@@ -38,10 +38,10 @@ from bisquit.quantizers import PyramidBSQ
 from bisquit.seeds import derive_seed
 from bisquit.text import TEXT_ENCODER
 from bisquit.tokenizer import Tokenizer
-from bisquit.tokens import FreshTokens, TokenSet, prepared_encode
+from bisquit.tokens import FreshTokens, TokenSet, prepared_encode, prepared_projection
 from bisquit.training.conditions import Teller
 from bisquit.training.data import Batches, Fetch, Labelled, balancing_weights
-from bisquit.training.modules import FeaturesModule, PriorModule, TokenizerModule, rarity_weights
+from bisquit.training.modules import Encode, FeaturesModule, PriorModule, TokenizerModule, rarity_weights
 from bisquit.training.recipes import FeaturesRecipe, PriorRecipe, TokenizerRecipe
 from bisquit.training.run import describe_run, fit, open_run
 from bisquit.training.settings import TrainingConfig
@@ -157,7 +157,7 @@ def train_prior(
     if start is not None:
         _transfer(prior, start)
         _transfer_conditions(prior, teller.conditions if teller else Conditions(), start, start_conditions)
-    encode = prepared_encode(tokenizer) if isinstance(tokens, FreshTokens) else None
+    encode = _encode(tokenizer, recipe.flipped) if isinstance(tokens, FreshTokens) else None
     module = PriorModule(prior, recipe.training, encode, recipe.augmentation, teller)
     record = open_run(wanted, out, resume, recipe)
     if record.finished:
@@ -186,6 +186,15 @@ def train_prior(
 
     fit(module, batches, record, out, save=save, pictured="samples", draw=draw)
     return load_prior(out / PRIOR_FILE).prior
+
+
+def _encode(tokenizer: Tokenizer, flipped: float) -> Encode:
+    """Return what makes of frames what a prior learns from."""
+    if not flipped:
+        return prepared_encode(tokenizer)
+    quantizer, project = tokenizer.quantizer, prepared_projection(tokenizer)
+    assert isinstance(quantizer, PyramidBSQ)  # for only its tokens have the scales of a pyramid prior
+    return lambda frames: quantizer.flawed(project(frames), flipped)
 
 
 def _teller(recipe: PriorRecipe, classes: tuple[str, ...], captions: Captions | None) -> Teller | None:
@@ -235,6 +244,8 @@ def _with_labels(fetch: Callable[[np.ndarray], Tensor], labels: np.ndarray) -> F
 def _check_tokens(recipe: PriorRecipe, tokens: TokenSet | FreshTokens, valid: TokenSet) -> None:
     if isinstance(tokens, TokenSet) and recipe.augmentation != Augmentation():
         raise TokenError("tokens cannot be flipped or shifted: train on frames and their tokenizer, or without")
+    if isinstance(tokens, TokenSet) and recipe.flipped:
+        raise TokenError("tokens do not tell what would mend them: train on frames and their tokenizer, or --flipped 0")
     fingerprint, valid_fingerprint = tokens.tokenizer.fingerprint(), valid.tokenizer.fingerprint()
     if valid_fingerprint != fingerprint:
         raise TokenError(
