@@ -13,7 +13,7 @@ from bisquit.conditioning import Conditions
 from bisquit.editing import EditConfig, Editor
 from bisquit.errors import ConditionError, ConfigError, ModelError, ShapeError
 from bisquit.generate import Pipeline
-from bisquit.priors import AnyOrderConfig, RasterConfig, build_prior
+from bisquit.priors import AnyOrderConfig, FlowConfig, RasterConfig, build_prior
 from bisquit.sampling import SamplingConfig
 from bisquit.transformer import TransformerConfig
 
@@ -183,9 +183,9 @@ def test_as_many_tokens_stay_as_are_kept(editor: Editor, model: Pipeline, keep: 
     known_of: list[torch.Tensor] = []
     paint = editor._paint
 
-    def watched(tokens: torch.Tensor, known: torch.Tensor, seed: int, has_rest: bool) -> torch.Tensor:
+    def watched(tokens: torch.Tensor, known: torch.Tensor, *how: Any, **more: Any) -> torch.Tensor:
         known_of.append(known)
-        painted = paint(tokens, known, seed, has_rest)
+        painted = paint(tokens, known, *how, **more)
         assert torch.equal(painted[known], tokens[known])
         return painted
 
@@ -221,6 +221,28 @@ def test_what_is_painted_shows_what_is_asked_for(model: Pipeline):
     )
     assert not np.array_equal(ice, sand)
     assert not np.array_equal(ice, plain)
+
+
+def test_a_flow_starts_from_a_picture_so_far_back_as_it_is_told(make_tokenizer):
+    prior = build_prior(FlowConfig(transformer=TINY), 3, (5, 8))
+    for parameter in prior.parameters():
+        torch.nn.init.zeros_(parameter)  # so that it leaves all where noise has put it
+    model = Pipeline(make_tokenizer(), prior, (HEIGHT, WIDTH))
+    editor = Editor(model)
+    remade = model.decode(model.encode(picture()[None]), (HEIGHT, WIDTH))[0]
+    np.testing.assert_array_equal(editor.vary(picture(), strength=1e-3)[0], remade)
+    half = editor.vary(picture(), strength=0.5, n=3, seed=7)
+    np.testing.assert_array_equal(editor.vary(picture(), strength=0.5, n=1, seed=7), half[:1])
+    assert not np.array_equal(half[0], half[1])
+    kept, changed = ((one[:16] == remade[:16]).all(axis=2).mean() for one in (half[0], editor.vary(picture())[0]))
+    assert kept > changed
+    with pytest.raises(ConfigError, match=r"strength is 1\.5"):
+        editor.vary(picture(), strength=1.5)
+
+
+def test_what_is_no_flow_starts_from_nothing(editor: Editor):
+    with pytest.raises(ConfigError, match="only a flow starts from a picture"):
+        editor.vary(picture(), strength=0.5)
 
 
 def test_what_does_not_fit_is_refused(editor: Editor, model: Pipeline):

@@ -149,8 +149,9 @@ error.{subject.flaws}
 def _table(figures: Mapping[str, Any], subject: Subject) -> str:
     """Return the card's table of figures. Raises ModelError if some are missing."""
     try:
-        bits = figures["bits_per_image"]  # None without a prior, or if it does not know
+        bits, at_most = figures["bits_per_image"], figures.get("bits_per_image_at_most")  # None if it does not know
         bits_row = "" if bits is None else f"| bits an image | {bits:,.0f} |\n"
+        bits_row += "" if at_most is None else f"| bits an image, at most | {at_most:,.0f} |\n"
         return f"""| | on {figures["frames"]:,} {subject.measured_on} |
 | --- | --- |
 | mean squared error of [-0.5, 0.5] | {figures["mse"]:.5f} |

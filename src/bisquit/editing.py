@@ -170,10 +170,14 @@ class Editor:
         mask[:, middle - band : middle + band] = True
         return self._complete(both, mask, n, seed, progress)
 
-    def vary(self, picture: np.ndarray, keep: float, n: int = 1, seed: int = 0) -> np.ndarray:
+    def vary(
+        self, picture: np.ndarray, keep: float = 0.0, n: int = 1, seed: int = 0, strength: float = 1.0
+    ) -> np.ndarray:
         """Paint a picture of the model's size anew, but for a share of its tokens, scattered, which stay.
 
-        The whole picture goes through the tokenizer. Raises ShapeError if it is of another size.
+        strength: in (0, 1]; below 1, for a flow alone, all else starts from the picture too, so far back towards noise.
+        The whole picture goes through the tokenizer. Raises ShapeError if it is of another size, ConfigError for a
+        strength below 1 of what is no flow.
         """
         require(0 <= keep <= 1, "keep", keep, "in [0, 1]")
         _check_number(n)
@@ -183,7 +187,8 @@ class Editor:
         tokens = torch.from_numpy(self.model.encode(picture[None])).expand(n, -1, -1)
         draws = [torch.Generator().manual_seed(derive_seed(seed, "kept", number)) for number in range(n)]
         known = torch.stack([torch.rand(self.prior.grid, generator=generator) < keep for generator in draws])
-        return self.model.decode(self._paint(tokens, known, seed, has_rest=0 < keep < 1).numpy(), self.window)
+        painted = self._paint(tokens, known, seed, has_rest=0 < keep < 1, strength=strength)
+        return self.model.decode(painted.numpy(), self.window)
 
     def _complete(
         self, canvas: np.ndarray, mask: np.ndarray, n: int, seed: int, progress: Progress | None
@@ -252,19 +257,26 @@ class Editor:
             filled[i][mask] = _rounded(painted[i] + offset)[mask]
         return filled
 
-    def _paint(self, tokens: Tensor, known: Tensor, seed: int, has_rest: bool) -> Tensor:
+    def _paint(self, tokens: Tensor, known: Tensor, seed: int, has_rest: bool, strength: float = 1.0) -> Tensor:
         """Return tokens (n, h, w) of which those that are not known, bool (n, h, w), are painted.
 
-        has_rest: whether fillings are to be judged by what is known.
+        has_rest: whether fillings are to be judged by what is known. strength: below 1 to start from the tokens.
         """
         is_blind = not isinstance(self.prior, AnyOrderPrior | MaskedPrior | FlowPrior)  # to what comes after a hole
         each = self.edit.candidates if is_blind and has_rest else 1
+        begun = tokens.repeat_interleave(each, dim=0)
         given = torch.where(known, tokens, -1).repeat_interleave(each, dim=0)
         parts, costs = [], []
         for numbers in (range(len(given))[start : start + BATCH] for start in range(0, len(given), BATCH)):
             here = given[numbers.start : numbers.stop]
             painted = self._painter.paint(
-                numbers, seed=seed, settings=self.settings, condition=self.condition, given=here
+                numbers,
+                seed=seed,
+                settings=self.settings,
+                condition=self.condition,
+                given=here,
+                start=None if strength == 1 else begun[numbers.start : numbers.stop],
+                strength=strength,
             )
             parts.append(painted)
             if each > 1:

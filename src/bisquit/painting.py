@@ -48,17 +48,22 @@ class Painter:
         settings: SamplingConfig | None = None,
         condition: Tensor | None = None,
         given: Tensor | None = None,
+        start: Tensor | None = None,
+        strength: float = 1.0,
         on_tokens: OnTokens | None = None,
     ) -> Tensor:
         """Paint pictures as one batch, by the loop of the prior's family.
 
         numbers: which pictures of the seed, or each of a seed of its own. condition: (condition_size,) for all, or
         (len(numbers), condition_size). given: (len(numbers), h, w) int64, tokens that are kept as they are, -1 where
-        one is to be painted. Returns their tokens, int64 (len(numbers), h, w), on the CPU. Raises ConfigError for a
-        setting that the family does not hear, and what its loop raises.
+        one is to be painted. start, strength: of a flow, tokens (len(numbers), h, w) to start from, and how far back
+        from them towards noise. Returns their tokens, int64 (len(numbers), h, w), on the CPU. Raises ConfigError for
+        what the family does not hear, and what its loop raises.
         """
         settings, form, count = settings or SamplingConfig(), self._form, len(numbers)
         self._check(settings)
+        if start is not None and not isinstance(form, FlowPrior):
+            raise ConfigError(f"a {type(self.prior).__name__} paints from nothing: only a flow starts from a picture")
         if isinstance(form, MaskedPrior | FlowPrior):
             told = None if condition is None else condition.expand(count, -1)
             if isinstance(form, MaskedPrior):
@@ -67,7 +72,15 @@ class Painter:
                 )
             on_step = self._on_part(on_tokens, settings.steps or FLOW_STEPS)
             return sample_flow(
-                form, numbers, seed=seed, settings=settings, given=given, condition=told, on_step=on_step
+                form,
+                numbers,
+                seed=seed,
+                settings=settings,
+                given=given,
+                condition=told,
+                start=start,
+                strength=strength,
+                on_step=on_step,
             )
         assert isinstance(form, SequentialPrior)
         path, guide = self._ways(condition, given, count)

@@ -151,6 +151,9 @@ def test_edits_that_cannot_be_are_one_line(run: Run, trained: Trained, picture: 
         ("vary", other, "--keep", "0.5"): "varies pictures of",
         ("vary", picture, "--keep", "2"): "2",
         ("vary", picture, "--region", other): "12 x 17",
+        ("vary", picture, "--region", other, "--keep", "0.5"): "leave out --keep and --strength",
+        ("vary", picture, "--strength", "0.5"): "only a flow starts from a picture",
+        ("vary", picture, "--strength", "0"): "0",
         ("blend", picture, other): "of one size",
         ("tile", picture, "--band", "9"): "does not fit",
     }

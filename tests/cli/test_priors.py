@@ -35,8 +35,10 @@ def test_a_prior_of_every_kind_is_trained_measured_and_paints(
     figures = tmp_path / "figures.json"
     measured = run("evaluate", "--model", tmp_path / "model", "--frames", frame_folder, "--json", figures)
     assert measured.status == 0, measured.err
-    has_bits = json.loads(figures.read_text())["bits_per_image"] is not None
-    assert has_bits == (kind not in ("masked", "flow"))
+    found = json.loads(figures.read_text())
+    assert (found["bits_per_image"] is not None) == (kind not in ("masked", "flow"))
+    assert (found["bits_per_image_at_most"] is not None) == (kind == "masked")
+    assert ("at most" in measured.out) == (kind == "masked")
 
 
 @pytest.mark.parametrize(

@@ -83,6 +83,8 @@ def test_without_a_prior_its_figures_are_null(frames: FrameSet):
         "ms_ssim",  # frames are too small for it
         "bits_per_image",
         "bits_per_image_stderr",
+        "bits_per_image_at_most",
+        "bits_per_image_at_most_stderr",
         "bits_per_token",
         "bits_per_pixel",
         "count_baseline_bits_per_image",

@@ -93,18 +93,25 @@ def extend(source: Path, left: int, right: int, top: int, bottom: int, **flags: 
 @click.option(
     "--keep",
     type=click.FloatRange(0, 1),
-    default=0.5,
-    show_default=True,
-    help="Share of the picture's tokens that stay, scattered; the picture goes through the tokenizer.",
+    help="Share of the picture's tokens that stay, scattered; the picture goes through the tokenizer.  [default: 0.5, "
+    "or 0 with --strength]",
+)
+@click.option(
+    "--strength",
+    type=click.FloatRange(0, 1, min_open=True),
+    help="flow: Start from the picture, so far back from it towards noise: 1 leaves nothing of it.",
 )
 @click.option("--region", type=PICTURE, help="Keep instead what is white in this picture, to the bit.")
 @_edit_options
-def vary(source: Path, keep: float, region: Path | None, **flags: Any) -> None:
+def vary(source: Path, keep: float | None, strength: float | None, region: Path | None, **flags: Any) -> None:
     """Paint a picture anew, but for a part that stays."""
     picture = read_frame(source)
     if region is None:
-        _work(lambda editor, progress, **how: editor.vary(picture, keep, **how), flags)
+        kept_share = (0.5 if strength is None else 0.0) if keep is None else keep
+        _work(lambda editor, progress, **how: editor.vary(picture, kept_share, strength=strength or 1, **how), flags)
         return
+    if keep is not None or strength is not None:
+        raise click.UsageError("--region keeps what is white to the bit: leave out --keep and --strength")
     kept = mask_of(read_frame(region))
     if picture.shape[:2] != kept.shape:
         raise ShapeError(f"{region} is {_size(kept)}, {source} {_size(picture)}: a region is of its picture's size")

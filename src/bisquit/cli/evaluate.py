@@ -37,6 +37,7 @@ from bisquit.evaluation import (
     CountModel,
     Evaluation,
     Generation,
+    Likelihood,
     SummaryRow,
     bits_map_picture,
     bits_sheet,
@@ -55,7 +56,7 @@ from bisquit.features import FeatureNetwork
 from bisquit.frames import FrameSet, contact_sheet, load_frames, paired_sheet, write_frame
 from bisquit.frames.listing import PICTURE_SUFFIXES
 from bisquit.generate import Pipeline, load, load_feature_network
-from bisquit.priors import SequentialPrior
+from bisquit.priors import MaskedPrior, Prior, SequentialPrior
 from bisquit.record import RECORD_FILE, RunRecord
 from bisquit.sampling import SamplingConfig
 from bisquit.tokenizer import Tokenizer
@@ -160,7 +161,7 @@ def command(
         if keep_samples:
             _keep(new, keep_samples)
     counts, counted_on = _count_model(pipeline.tokenizer, Path(model), count_tokens)
-    prior = prepare(pipeline.prior, backend, precision) if isinstance(pipeline.prior, SequentialPrior) else None
+    prior = _measurable(pipeline.prior, backend, precision)
     with progress_bar("measuring") as progress:
         result = evaluate(pipeline.tokenizer, prior, frame_set, counts, batch_size, progress)
     pictures = _pictures(pipeline.tokenizer, prior, frame_set, result) if report else []
@@ -189,6 +190,13 @@ def command(
         click.echo("- counts are of the bundled frames: --count-tokens names those that the prior was trained on")
     for advice in figures["advice"]:
         click.echo(f"- {advice}")
+
+
+def _measurable(prior: Prior | None, backend: Backend, precision: Precision) -> SequentialPrior | MaskedPrior | None:
+    """Return a prior ready to say what tokens cost, or cost at most; None if it cannot say either."""
+    if isinstance(prior, SequentialPrior):
+        return prepare(prior, backend, precision)
+    return prior if isinstance(prior, MaskedPrior) else None
 
 
 Captioned = tuple[str, np.ndarray]
@@ -252,7 +260,7 @@ def _judge(
 
 
 def _pictures(
-    tokenizer: Tokenizer, prior: SequentialPrior | None, frames: FrameSet, result: Evaluation
+    tokenizer: Tokenizer, prior: SequentialPrior | MaskedPrior | None, frames: FrameSet, result: Evaluation
 ) -> list[Captioned]:
     """Return what a report shows of a few frames, spread over all: what comes back, and where their bits are."""
     shown = frames[np.linspace(0, len(frames) - 1, min(SHOWN // 2, len(frames))).astype(np.int64)]
@@ -261,7 +269,7 @@ def _pictures(
         remade = tokenizer.decode(tokens, (frames.height, frames.width)).cpu().numpy()
     caption = f"Frames, what comes back from their tokens, and the difference, {ERROR_GAIN} times enlarged."
     pictures = [(caption, reconstruction_sheet(shown, remade))]
-    if prior is not None and result.likelihood is not None:
+    if isinstance(prior, SequentialPrior) and isinstance(result.likelihood, Likelihood):
         with measured(prior) as device:
             bits = prior.token_bits(tokens.to(device)).cpu().numpy()
         scale = f"on a scale from 0 to {tokenizer.bits} bits"

@@ -95,6 +95,7 @@ def likelihood_bound(
     masks: int = 4,
     seed: int = 0,
     groups: np.ndarray | None = None,
+    progress: Progress | None = None,
 ) -> LikelihoodBound:
     """Estimate what the bits of tokens (N, h, w) are at most under a masked prior that paints one token at a time.
 
@@ -114,6 +115,8 @@ def likelihood_bound(
                 masked = draw_masks(len(batch), height * width, generator=generator).view(batch.shape)
                 nats_a_token = prior.bound(batch, masked.to(device)).cpu().double().numpy()
                 per_image_bits[start : start + len(batch)] += nats_a_token * height * width / math.log(2) / masks
+            if progress is not None:
+                progress(start + len(batch), images)
     _require_finite(per_image_bits)
     error = _standard_error(per_image_bits, np.arange(images) if groups is None else groups)
     return LikelihoodBound(float(per_image_bits.mean()), error, per_image_bits)

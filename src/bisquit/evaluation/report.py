@@ -2,7 +2,7 @@
 
     frames ──encode──> tokens ──decode──> reconstructions      mse, psnr_db, ssim, ms_ssim, sharpness
                          ├── codebook_health                   codes_used, perplexity, advice
-                         ├── likelihood(prior)                 bits_per_image
+                         ├── likelihood(prior)                 bits_per_image, or bits_per_image_at_most
                          └── CountModel.bits                   count_baseline_bits_per_image
     samples ──judge──> frechet_track, precision, nearest_share ...
 
@@ -24,10 +24,10 @@ from bisquit.evaluation.codebook import CodebookHealth, codebook_health
 from bisquit.evaluation.count_baseline import CountModel
 from bisquit.evaluation.generation import Generation, figures_of
 from bisquit.evaluation.inference import measured
-from bisquit.evaluation.likelihood import Likelihood, likelihood
+from bisquit.evaluation.likelihood import Likelihood, LikelihoodBound, likelihood, likelihood_bound
 from bisquit.evaluation.reconstruction import Reconstruction, ReconstructionMeter
 from bisquit.frames import FrameSet
-from bisquit.priors.base import SequentialPrior
+from bisquit.priors import MaskedPrior, SequentialPrior
 from bisquit.progress import Progress, part_of
 from bisquit.tokenizer import Tokenizer
 
@@ -50,7 +50,7 @@ class Evaluation:
     tokens_per_image: int
     reconstruction: Reconstruction
     codebook: CodebookHealth
-    likelihood: Likelihood | None
+    likelihood: Likelihood | LikelihoodBound | None
     """None for a tokenizer without a prior."""
     count_baseline: CountBaseline | None
     """None where no count model was fitted."""
@@ -75,7 +75,9 @@ class Evaluation:
         }
 
     def _bits(self) -> dict[str, float | None]:
-        bits_per_image = None if self.likelihood is None else self.likelihood.bits_per_image
+        exact = self.likelihood if isinstance(self.likelihood, Likelihood) else None
+        bound = self.likelihood if isinstance(self.likelihood, LikelihoodBound) else None
+        bits_per_image = None if exact is None else exact.bits_per_image
         baseline_bits = None if self.count_baseline is None else self.count_baseline.bits_per_image
         gain = None
         if bits_per_image is not None and baseline_bits:  # a baseline of 0 bits leaves nothing to gain
@@ -83,8 +85,10 @@ class Evaluation:
         return {
             "raw_bits_per_image": self.tokens_per_image * self.codebook.bits,
             "bits_per_image": bits_per_image,
-            "bits_per_image_stderr": None if self.likelihood is None else self.likelihood.bits_per_image_stderr,
-            "bits_per_token": None if self.likelihood is None else self.likelihood.bits_per_token,
+            "bits_per_image_stderr": None if exact is None else exact.bits_per_image_stderr,
+            "bits_per_image_at_most": None if bound is None else bound.bits_per_image,
+            "bits_per_image_at_most_stderr": None if bound is None else bound.bits_per_image_stderr,
+            "bits_per_token": None if exact is None else exact.bits_per_token,
             "bits_per_pixel": None if bits_per_image is None else bits_per_image / (self.height_px * self.width_px),
             "count_baseline_bits_per_image": baseline_bits,
             "count_baseline_fitted_on": None if self.count_baseline is None else self.count_baseline.fitted_on_frames,
@@ -130,6 +134,8 @@ _SUMMARY = (  # the key that must have been measured, what it is called, how it 
     ("raw_bits_per_image", "bits an image, as stored", "{raw_bits_per_image:,} in {tokens_per_image:,} tokens"),
     ("bits_per_image", "bits an image, by the prior", "{bits_per_image:,.0f}"),
     ("bits_per_image_stderr", "standard error of it", "{bits_per_image_stderr:,.1f}"),
+    ("bits_per_image_at_most", "bits an image, by the prior, at most", "{bits_per_image_at_most:,.0f}"),
+    ("bits_per_image_at_most_stderr", "standard error of that", "{bits_per_image_at_most_stderr:,.1f}"),
     ("bits_per_token", "bits a token", "{bits_per_token:.3f}"),
     ("bits_per_pixel", "bits a pixel", "{bits_per_pixel:.4f}"),
     (
@@ -170,7 +176,7 @@ _SUMMARY = (  # the key that must have been measured, what it is called, how it 
 
 def evaluate(
     tokenizer: Tokenizer,
-    prior: SequentialPrior | None,
+    prior: SequentialPrior | MaskedPrior | None,
     frames: FrameSet,
     count_model: CountModel | None,
     batch_size: int,
@@ -178,8 +184,9 @@ def evaluate(
 ) -> Evaluation:
     """Measure a tokenizer, and a prior and a count model if there are any, on all of `frames`.
 
-    progress: told of frames, each once for the tokenizer and once more for the prior. Raises FrameError if there are no
-    frames, and TokenError if the prior or the count model is of another codebook.
+    Of a masked prior, what its bits are at most is measured. progress: told of frames, each once for the tokenizer and
+    once more for the prior. Raises FrameError if there are no frames, and TokenError if the prior or the count model is
+    of another codebook.
     """
     require(batch_size >= 1, "batch_size", batch_size, "at least 1")
     if not len(frames):
@@ -193,7 +200,11 @@ def evaluate(
     total = len(frames) * (1 if prior is None else 2)
     tokens, reconstruction = _through_tokens(tokenizer, frames, batch_size, part_of(progress, 0, total))
     part = part_of(progress, len(frames), total)
-    bits = None if prior is None else likelihood(prior, tokens, batch_size, part, groups=frames.groups)
+    bits: Likelihood | LikelihoodBound | None = None
+    if isinstance(prior, MaskedPrior):
+        bits = likelihood_bound(prior, tokens, batch_size, groups=frames.groups, progress=part)
+    elif prior is not None:
+        bits = likelihood(prior, tokens, batch_size, part, groups=frames.groups)
     return Evaluation(
         height_px=frames.height,
         width_px=frames.width,
