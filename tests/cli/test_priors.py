@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from tests.cli.driver import TINY, Run, Trained
 
-from bisquit.priors import KINDS
+import bisquit
+from bisquit.priors import KINDS, FlowPrior
 
 SHAPE = (*TINY, "--n-heads", "2", "--feed-forward", "16", "--epochs", "1")
 
@@ -57,3 +58,20 @@ def test_what_cannot_be_is_one_line(run: Run, trained: Trained, tmp_path: Path, 
     done = run("train", "prior", "--preset", "demo", *data, *SHAPE, *flags)
     assert done.status == 2
     assert words in " ".join(done.err.split())
+
+
+def test_a_flow_takes_the_levels_of_finite_scalar_quantisation_for_numbers(
+    run: Run, frame_folder: Path, tmp_path: Path
+):
+    frames, tokens = ("--frames", frame_folder), tmp_path / "tokens.safetensors"
+    flags = ("--preset", "demo", "--quantizer", "fsq", "--levels", "16,16")
+    assert run("train", "tokenizer", *flags, *frames, "--out", tmp_path / "tokenizer", *TINY).status == 0
+    assert run("tokenize", "--tokenizer", tmp_path / "tokenizer", *frames, "-o", tokens).status == 0
+    data = ("--tokens", tokens, "--valid-tokens", tokens, "--out", tmp_path / "model")
+    done = run("train", "prior", "--preset", "demo", "--prior", "flow", *data, *SHAPE)
+    assert done.status == 0, done.err
+    prior = bisquit.load(tmp_path / "model").prior
+    assert isinstance(prior, FlowPrior)
+    assert prior.numbers == 2
+    done = run("sample", "--model", tmp_path / "model", "-n", "2", "-o", tmp_path / "sheet.png")
+    assert done.status == 0, done.err

@@ -31,7 +31,6 @@ from bisquit.priors import (
     of_kind,
 )
 from bisquit.priors.base import token_nats
-from bisquit.priors.flow import to_corners
 from bisquit.transformer import TransformerConfig
 
 TINY = TransformerConfig(width=8, n_layers=2, n_heads=2, feed_forward=12)
@@ -76,6 +75,7 @@ VARIANTS: dict[type, dict[str, PriorConfig]] = {
         "flow": FlowConfig(transformer=TINY),
         "flow-without-guesses": FlowConfig(transformer=TINY, self_conditioning=False),
         "flow-told": FlowConfig(transformer=TINY, condition_size=5),
+        "flow-of-levels": FlowConfig(transformer=TINY, digit_bits=3),
     },
     PyramidConfig: {
         f"pyramid{told}": PyramidConfig(transformer=TINY, scales=PYRAMIDS[6], condition_size=size)
@@ -138,11 +138,11 @@ def condition_of(prior: Prior, batch: int) -> Tensor | None:
 
 
 def all_logits(prior: Prior, tokens: Tensor, condition: Tensor | None = None) -> Tensor:
-    """Logits (B, steps, symbols) of tokens, every other column known to a masked prior; what a flow takes for bits."""
+    """Logits (B, steps, symbols) of tokens, every other column known to a masked prior; a flow's estimates."""
     if isinstance(prior, FlowPrior):
         half_way = torch.full((len(tokens),), 0.5).to(prior.place)
-        corners = to_corners(tokens, prior.bits).to(prior.place)
-        return prior.estimate(corners / 2, half_way, condition, corners).flatten(2).mT
+        points = prior.points(tokens).to(prior.place)
+        return prior.estimate(points / 2, half_way, condition, points).flatten(2).mT
     if isinstance(prior, MaskedPrior):
         known = torch.zeros_like(tokens, dtype=torch.bool)
         known[:, :, ::2] = True

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bisquit.errors import ConfigError, ShapeError
 from bisquit.priors import FlowConfig, FlowPrior
-from bisquit.priors.flow import LEAST_LEFT, draw_times, pace, time_waves, to_corners
+from bisquit.priors.flow import LEAST_LEFT, draw_times, nearest_tokens, pace, time_waves, to_points
 from bisquit.transformer import TransformerConfig
 
 TINY = TransformerConfig(width=8, n_layers=2, n_heads=2, feed_forward=12)
@@ -48,7 +48,7 @@ class FixedFlow(FlowPrior):
 
 
 def test_corners_are_the_bits_of_tokens_least_significant_first():
-    corners = to_corners(torch.tensor([[[0, 1], [6, 7]]]), 3)
+    corners = to_points(torch.tensor([[[0, 1], [6, 7]]]), 3)
     assert corners.dtype == torch.float32
     assert corners[0, :, 0, 0].tolist() == [-1, -1, -1]
     assert corners[0, :, 0, 1].tolist() == [1, -1, -1]
@@ -56,10 +56,43 @@ def test_corners_are_the_bits_of_tokens_least_significant_first():
     assert corners[0, :, 1, 1].tolist() == [1, 1, 1]
 
 
+def test_digits_are_evenly_spaced_numbers_of_unit_variance():
+    tokens = torch.arange(64).view(1, 8, 8)  # each pair of two digits of three bits once
+    points = to_points(tokens, 6, 3)
+    assert points.shape == (1, 2, 8, 8)
+    low, high = points[0]
+    torch.testing.assert_close(low, low[:1].expand(8, 8))
+    torch.testing.assert_close(high, low.mT)
+    torch.testing.assert_close(low[0].diff(), torch.full((7,), math.sqrt(12 / 63)))
+    torch.testing.assert_close(points.mean(dim=(2, 3)), torch.zeros(1, 2))
+    torch.testing.assert_close(points.square().mean(dim=(2, 3)), torch.ones(1, 2))
+
+
+@pytest.mark.parametrize("digit_bits", [1, 2, 3, 6, 12])
+def test_the_nearest_tokens_are_those_whose_numbers_are_nearest(digit_bits: int):
+    tokens = torch.randint(2**12, (3, 4, 5), generator=torch.Generator().manual_seed(0))
+    points = to_points(tokens, 12, digit_bits).double()
+    half = math.sqrt(12 / (4**digit_bits - 1)) / 2
+    for nudge in (0.0, 0.99 * half, -0.99 * half):
+        assert torch.equal(nearest_tokens(points + nudge, digit_bits), tokens)
+    assert torch.equal(nearest_tokens(points + 1000, digit_bits), torch.full_like(tokens, 2**12 - 1))
+    assert not nearest_tokens(points - 1000, digit_bits).any()
+
+
+def test_a_flow_of_levels_takes_and_gives_as_many_numbers():
+    prior = made(bits=6, digit_bits=3)
+    tokens = tokens_of(2, 6)
+    assert prior.numbers == 2
+    assert torch.equal(prior.tokens(prior.points(tokens)), tokens)
+    assert prior.estimate(noise_of(2, 2), torch.zeros(2)).shape == (2, 2, *GRID)
+    with pytest.raises(ConfigError, match="digit_bits is 4: it must be a divisor of the 6 bits"):
+        made(bits=6, digit_bits=4)
+
+
 def test_tokens_of_32_bits_have_as_many_corners():
     prior = made(bits=32, grid=(1, 2))
     tokens = torch.tensor([[[2**32 - 1, 2**31]]])
-    assert to_corners(tokens, 32).sum(dim=1).tolist() == [[[32, -30]]]
+    assert to_points(tokens, 32).sum(dim=1).tolist() == [[[32, -30]]]
     assert prior.loss(tokens).isfinite()
 
 
@@ -137,7 +170,7 @@ def test_what_lies_between_must_be_of_its_bits_and_grid(shape: tuple[int, ...]):
 
 def test_to_know_the_end_costs_nothing():
     tokens = tokens_of(6)
-    assert FixedFlow(to_corners(tokens, 3), self_conditioning=False).loss(tokens).item() == 0
+    assert FixedFlow(to_points(tokens, 3), self_conditioning=False).loss(tokens).item() == 0
 
 
 @pytest.mark.parametrize("self_conditioning", [False, True])

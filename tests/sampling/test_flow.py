@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bisquit.errors import ConfigError, ModelError, ShapeError, TokenError
 from bisquit.priors import FlowConfig, FlowPrior
-from bisquit.priors.flow import pace, to_corners
+from bisquit.priors.flow import pace, to_points
 from bisquit.sampling import FLOW_STEPS, SamplingConfig, picture_noise, sample_flow
 from bisquit.sampling.flow import Field, advance
 from bisquit.transformer import TransformerConfig
@@ -63,7 +63,7 @@ class HandMade(FlowPrior):
 
 def to_point(tokens: Tensor) -> HandMade:
     """A prior whose every path ends at one picture, tokens (h, w)."""
-    corners = to_corners(tokens.unsqueeze(0), 3)
+    corners = to_points(tokens.unsqueeze(0), 3)
     return HandMade(lambda x, t, *_: pace(corners.to(x) - x, t))
 
 
@@ -76,13 +76,22 @@ def test_the_flow_to_a_single_picture_lands_on_it(steps: int, solver: Any):
     assert torch.equal(painted, target.expand(5, -1, -1))
 
 
+def test_a_flow_of_levels_lands_on_its_picture():
+    target = torch.randint(64, GRID, generator=torch.Generator().manual_seed(1))
+    prior = FlowPrior(FlowConfig(transformer=TINY, digit_bits=3), 6, GRID)
+    points = prior.points(target.unsqueeze(0))
+    prior.velocity = lambda x, t, *_: pace(points.to(x) - x, t)  # every path ends there
+    painted = sample_flow(prior, range(3), seed=0, settings=FEW)
+    assert torch.equal(painted, target.expand(3, -1, -1))
+
+
 def test_one_step_lands_on_the_estimate():
     prior = made()
     painted = sample_flow(prior, range(4), seed=3, settings=SamplingConfig(steps=1))
     noise = picture_noise(3, range(4), (3, *GRID)).float()
     with torch.no_grad():
         estimate = prior.estimate(noise, torch.zeros(4))
-    assert torch.equal(to_corners(painted, 3) > 0, estimate >= 0)
+    assert torch.equal(to_points(painted, 3) > 0, estimate >= 0)
 
 
 def ended(x: Tensor, steps: int, solver: Any) -> Tensor:
@@ -244,7 +253,7 @@ def test_the_prior_sees_given_tokens_on_the_straight_path_from_their_noise(solve
     prior, given = HandMade(lambda x, *_: 0 * x + 9), some_of(tokens_of(1))
     sample_flow(prior, [4], seed=0, settings=SamplingConfig(steps=5, solver=solver), given=given)
     is_given = (given >= 0).unsqueeze(1).expand(-1, 3, -1, -1)
-    noise, corners = picture_noise(0, [4], (3, *GRID)).float(), to_corners(given.clamp_min(0), 3)
+    noise, corners = picture_noise(0, [4], (3, *GRID)).float(), to_points(given.clamp_min(0), 3)
     for x, t, _, _ in prior.passes:
         torch.testing.assert_close(x[is_given], torch.lerp(noise, corners, t)[is_given])
         torch.testing.assert_close(x[~is_given], (noise + 9 * t)[~is_given])
@@ -257,7 +266,7 @@ def test_given_tokens_are_in_the_guesses_that_the_prior_is_told():
     guesses = [guess for *_, guess in prior.passes]
     assert not guesses[0].any()
     for guess in guesses[1:]:
-        torch.testing.assert_close(guess[is_given], to_corners(given.clamp_min(0), 3)[is_given])
+        torch.testing.assert_close(guess[is_given], to_points(given.clamp_min(0), 3)[is_given])
 
 
 def test_each_pass_is_told_what_the_one_before_it_led_to():
@@ -294,7 +303,7 @@ def test_it_starts_as_far_back_from_the_start_as_the_strength_says():
     prior, start = HandMade(lambda x, *_: 0 * x), tokens_of(1)
     sample_flow(prior, [2], seed=0, settings=FEW, start=start, strength=0.25)
     assert [t.item() for _, t, *_ in prior.passes] == [0.75, 0.8125, 0.875, 0.9375]
-    wanted = torch.lerp(picture_noise(0, [2], (3, *GRID)).float(), to_corners(start, 3), 0.75)
+    wanted = torch.lerp(picture_noise(0, [2], (3, *GRID)).float(), to_points(start, 3), 0.75)
     torch.testing.assert_close(prior.passes[0][0], wanted)
 
 

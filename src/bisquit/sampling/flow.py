@@ -1,10 +1,10 @@
 """The loop that paints all tokens of a picture at once, along the velocities of a flow prior.
 
-A picture goes from noise, at time 0, to the corners that are its tokens, at time 1, in a few equal steps. What is given
-moves straight from its noise to its corner meanwhile, so that the prior sees it as it saw known bits in training.
+A picture goes from noise, at time 0, to the points that are its tokens, at time 1, in a few equal steps. What is given
+moves straight from its noise to its point meanwhile, so that the prior sees it as it saw known tokens in training.
 
 Picture i of a seed is the same in any batch, and a rule that mends only what is in doubt, as races have it, does not
-give that here. Noise on one side of a border ends at one corner, and noise on the other side at another; so what is off
+give that here. Noise on one side of a border ends at one point, and noise on the other side at another; so what is off
 by a last digit beside such a border, early on, is off by a whole bit in the end, and that bit is as far from zero as
 any. No look at the end can tell. Therefore each picture passes through the prior by itself: then its numbers are the
 same, on one device with one number of threads, whatever is painted beside it. With some hundreds of places to a picture
@@ -24,8 +24,6 @@ from torch import Tensor
 from bisquit.config import require
 from bisquit.errors import ConfigError, ShapeError
 from bisquit.priors import FlowPrior
-from bisquit.priors.flow import to_corners
-from bisquit.quantizers.bits import pack_bits
 from bisquit.sampling.guidance import guided, nowhere_to_lead
 from bisquit.sampling.races import Seeds, picture_seeds, require_finite
 from bisquit.sampling.sequential import check_given
@@ -34,7 +32,7 @@ from bisquit.sampling.settings import SamplingConfig
 OnStep = Callable[[int, Tensor], None]
 """Called after each step with how many are done and with all tokens (B, h, w) as they stand; early ones are noise."""
 Velocity = Callable[[Tensor, float], Tensor]
-"""From what pictures are at a time, (B, bits, h, w), to their change in a unit of time."""
+"""From what pictures are at a time, (B, numbers, h, w), to their change in a unit of time."""
 
 FLOW_STEPS = 20
 """How many steps a flow takes where the settings leave it to the prior."""
@@ -73,17 +71,17 @@ def sample_flow(
 
     steps = settings.steps or FLOW_STEPS
     times = [1 - strength * (steps - step) / steps for step in range(steps + 1)]
-    noise = settings.temperature * picture_noise(seed, numbers, (prior.bits, *prior.grid))
+    noise = settings.temperature * picture_noise(seed, numbers, (prior.numbers, *prior.grid))
     known = given.clamp_min(0) if start is None else torch.where(given < 0, start, given)
-    corners = to_corners(known, prior.bits).double()
-    field = Field(prior, told, (given >= 0).unsqueeze(1), corners - noise)
-    x = torch.lerp(noise, corners, times[0])
+    points = prior.points(known).double()
+    field = Field(prior, told, (given >= 0).unsqueeze(1), points - noise)
+    x = torch.lerp(noise, points, times[0])
     scales = settings.guidance_scales(steps)
     for step, (t, later) in enumerate(pairwise(times)):
         x = advance(partial(field, scale=scales[step]), x, t, later, settings.solver)
         if on_step:
-            on_step(step + 1, _read(x, given))
-    return _read(x, given)
+            on_step(step + 1, torch.where(given < 0, prior.tokens(x), given))
+    return torch.where(given < 0, prior.tokens(x), given)
 
 
 class Field:
@@ -91,7 +89,7 @@ class Field:
 
     def __init__(self, prior: FlowPrior, told: Tensor, is_given: Tensor, straight: Tensor) -> None:
         """told: (B, ways, condition_size), what each picture is told, and its guide, if there is guidance. is_given:
-        bool (B, 1, h, w). straight: (B, bits, h, w), the velocity of what is given."""
+        bool (B, 1, h, w). straight: (B, numbers, h, w), the velocity of what is given."""
         self.prior = prior
         self._like = next(prior.parameters())
         self._told = told.to(self._like)
@@ -100,12 +98,12 @@ class Field:
         self._guesses = straight.new_zeros(len(straight), told.shape[1], *straight.shape[1:])
 
     def __call__(self, x: Tensor, t: float, scale: float) -> Tensor:
-        """Return the velocities at x (B, bits, h, w), guided by a scale, each picture's computed by itself."""
+        """Return the velocities at x (B, numbers, h, w), guided by a scale, each picture's computed by itself."""
         velocities = [self._one(i, picture, t, scale) for i, picture in enumerate(x)]
         return torch.stack(velocities) if velocities else x
 
     def _one(self, i: int, x: Tensor, t: float, scale: float) -> Tensor:
-        """Return the velocity of one picture at x (bits, h, w), and keep where it leads to as the next guess."""
+        """Return the velocity of one picture at x (numbers, h, w), and keep where it leads to as the next guess."""
         ways = self._told.shape[1]
         at = x.expand(ways, -1, -1, -1).to(self._like)
         times, guess = at.new_full((ways,), t), self._guesses[i].to(at)
@@ -119,7 +117,7 @@ class Field:
 def advance(
     velocity: Velocity, x: Tensor, start: float, end: float, solver: Literal["euler", "heun"] = "euler"
 ) -> Tensor:
-    """Return what pictures at x (B, bits, h, w) become from one time to another, in one step.
+    """Return what pictures at x (B, numbers, h, w) become from one time to another, in one step.
 
     Heun's step goes by the mean of the velocities at both ends, but for that to time 1, which is Euler's: there a flow
     has no velocity (Karras et al. 2022, arXiv:2206.00364, algorithm 1).
@@ -137,11 +135,6 @@ def picture_noise(seed: Seeds, numbers: Sequence[int], shape: tuple[int, ...]) -
     for picture, own in zip(noise, picture_seeds(seed, numbers), strict=True):
         picture.normal_(generator=torch.Generator().manual_seed(own))
     return noise
-
-
-def _read(x: Tensor, given: Tensor) -> Tensor:
-    """Return the tokens (B, h, w) by the signs of x (B, bits, h, w), but for those that are given."""
-    return torch.where(given < 0, pack_bits(x >= 0), given)
 
 
 def _told(prior: FlowPrior, condition: Tensor | None, batch: int, settings: SamplingConfig) -> Tensor:

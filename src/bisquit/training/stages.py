@@ -32,9 +32,9 @@ from bisquit.features import FeatureNetwork
 from bisquit.frames import FrameSet, contact_sheet, relabelled
 from bisquit.frames.augment import Augmentation
 from bisquit.generate import Pipeline
-from bisquit.priors import Prior, PriorConfig, PyramidConfig, build_prior
+from bisquit.priors import FlowConfig, Prior, PriorConfig, PyramidConfig, build_prior
 from bisquit.priors.base import FIRST_STD
-from bisquit.quantizers import PyramidBSQ
+from bisquit.quantizers import FSQConfig, PyramidBSQ
 from bisquit.seeds import derive_seed
 from bisquit.text import TEXT_ENCODER
 from bisquit.tokenizer import Tokenizer
@@ -214,9 +214,12 @@ def _teller(recipe: PriorRecipe, classes: tuple[str, ...], captions: Captions | 
 
 
 def _fitted(config: PriorConfig, tokens: TokenSet | FreshTokens, teller: Teller | None) -> PriorConfig:
-    """Return a prior's configuration with what the data say: how large conditions are, and which scales there are."""
+    """Return a prior's configuration with what the data say: how large conditions are, which scales or levels."""
     if teller is not None:
         config = config.replace(condition_size=teller.conditions.size)
+    quantizer = tokens.tokenizer.config.quantizer
+    if isinstance(config, FlowConfig) and isinstance(quantizer, FSQConfig) and len(set(quantizer.widths)) == 1:
+        config = config.replace(digit_bits=quantizer.widths[0])
     return config.replace(scales=_scales(tokens)) if isinstance(config, PyramidConfig) else config
 
 
