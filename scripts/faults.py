@@ -263,6 +263,7 @@ def run(work: Callable[[Path], object], folder: Path, kill_after_s: float | None
             output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             os.dup2(output, 1)
             os.dup2(output, 2)
+            sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")  # whoever had put others in their place
             work(folder)
             code = 0
         except BaseException:

@@ -35,32 +35,32 @@ def products(run: PriorRun, budget: Budget) -> float:
     shape, scales = run.size.transformer, budget.scales(run.family)
     width, tokens = shape.width, sum(scales)
     blocks = tokens * shape.n_layers * (4 * width**2 + 2 * width * shape.feed_forward)
-    return blocks + 2 * shape.n_layers * width * seen(run.family, scales) + head_products(run, tokens)
+    return blocks + 2 * shape.n_layers * width * seen(run.kind, scales) + head_products(run, tokens)
 
 
-def seen(family: str, scales: tuple[int, ...]) -> float:
+def seen(kind: str, scales: tuple[int, ...]) -> float:
     """Return how many pairs of tokens attention is asked for in a layer, of so many tokens at each scale."""
     tokens = sum(scales)
-    if family == "pyramid":
+    if kind == "pyramid":
         return sum(own * so_far for own, so_far in zip(scales, accumulate(scales), strict=True))
-    return tokens**2 if family in ("masked", "flow") else tokens * (tokens + 1) / 2
+    return tokens**2 if kind in ("masked", "flow") else tokens * (tokens + 1) / 2
 
 
 def head_products(run: PriorRun, tokens: int) -> float:
     """Return the products of a picture's heads in training."""
     width = run.size.width
-    if run.family == "flow":
-        return tokens * width * run.bits
-    if run.family == "parts":
+    if run.kind == "flow":
+        return tokens * width * run.tokenizer.numbers
+    if run.kind == "parts":
         part = 2 * width * PartsConfig().part_width + width * 2 ** (run.bits // run.parts)
         return tokens * run.parts * part
-    predicted = (tokens + 1) / 2 if run.family == "masked" else tokens
+    predicted = (tokens + 1) / 2 if run.kind == "masked" else tokens
     return predicted * width * 2**run.bits
 
 
 def flops_a_picture(run: PriorRun, budget: Budget) -> float:
     """Return the FLOPs of a picture in training."""
-    again = 1 if run.family == "flow" and FlowConfig().self_conditioning else 0
+    again = 1 if run.kind == "flow" and FlowConfig().self_conditioning else 0
     return (6 + again) * products(run, budget)
 
 
@@ -75,7 +75,7 @@ def seconds(run: Run, budget: Budget, rounds: int) -> float:
         trained = 0 if run.name in budget.taken else budget.tokenizer_epochs * budget.frames
         return (trained + budget.frames / 2 + budget.valid_frames + budget.samples) / TOKENIZER_PER_S
     if isinstance(run, PriorRun):
-        masks = {"masked": budget.masks, "flow": 0}.get(run.family, 1)
+        masks = {"masked": budget.masks, "flow": 0}.get(run.kind, 1)
         measured = 2 * products(run, budget) * budget.valid_frames * masks
         return (measured + (0 if run.name in budget.taken else flops(run, budget))) / FLOPS_PER_S
     if isinstance(run, Painting):
@@ -94,10 +94,10 @@ def seconds(run: Run, budget: Budget, rounds: int) -> float:
 def painting_seconds(run: PriorRun, way: Way, budget: Budget, pictures: int, on_torch: bool = False) -> float:
     """Return about how long pictures take to paint on two cores, in one batch."""
     passes, tokens = budget.passes(run.family, way), sum(budget.scales(run.family))
-    again = passes if run.family in ("masked", "flow") else 1  # others compute a token once
+    again = passes if run.kind in ("masked", "flow") else 1  # others compute a token once
     work = 2 * products(run, budget) * again * pictures
     if FAMILIES[run.family].has_engine and not on_torch:
         return work / ENGINE_FLOPS_PER_S
-    calls = passes * (pictures if run.family == "flow" else 1)  # whose pictures go one by one
-    races = {"flow": 0.0, "masked": STILL_MASKED * passes}.get(run.family, run.parts if run.family == "parts" else 1)
+    calls = passes * (pictures if run.kind == "flow" else 1)  # whose pictures go one by one
+    races = {"flow": 0.0, "masked": STILL_MASKED * passes}.get(run.kind, run.parts if run.kind == "parts" else 1)
     return work / TORCH_FLOPS_PER_S + calls * PASS_S + races * tokens * pictures * RACE_S

@@ -114,7 +114,7 @@ def check_taken(model: Pipeline, run: PriorRun, fingerprint: str) -> None:
     config = model.prior.config
     shape, kind, parts = (getattr(config, name, None) for name in ("transformer", "kind", "parts"))
     has_parts = parts is None or (parts, getattr(config, "independent", None)) == (run.parts, run.independent)
-    if kind != run.family or not has_parts or shape is None or shape.replace(dropout=0.0) != run.size.transformer:
+    if kind != run.kind or not has_parts or shape is None or shape.replace(dropout=0.0) != run.size.transformer:
         raise ModelError(f"{run.name}: the model that is taken for it is another, {config}")
 
 

@@ -6,7 +6,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from priors_plan import FAMILIES, HEAD_BITS, PRESET, Budget, Painting, PriorRun, TokenizerRun, plan
+from priors_plan import (
+    FAMILIES,
+    HEAD_BITS,
+    PRESET,
+    Budget,
+    Painting,
+    PriorRun,
+    TokenizerRun,
+    plan,
+    tokenizers_of_families,
+)
 from priors_rows import (
     Row,
     bars,
@@ -153,7 +163,10 @@ def _families_part(figures: Figures, budget: Budget, sizes: Sequence[Size], rows
     ]
     has_figure = any(row["frechet"] is not None for row in rows)
     image = "\n![Fréchet distance by passes and by seconds](images/compare-priors.png)\n" if has_figure else ""
-    paragraphs = (_trained_said(budget), _measured_said(budget), _cost_said(), _pyramid_said(figures, budget))
+    paragraphs = (
+        *(_trained_said(budget), _measured_said(budget), _cost_said()),
+        *(_pyramid_said(figures, budget), _levels_said(figures)),
+    )
     text = "\n\n".join(filled(paragraph) for paragraph in paragraphs)
     return f"{text}\n\n{chr(10).join(tables)}{image}\n{filled(_nearest_said(figures, rows))}\n"
 
@@ -216,6 +229,16 @@ def _pyramid_said(figures: Figures, budget: Budget) -> str:
     )
 
 
+def _levels_said(figures: Figures) -> str:
+    """Say what the flow of levels is over."""
+    run = PriorRun("flow of levels", Size(64, 1, 1)).tokenizer
+    found = tokenizer_row(figures, run)["psnr_db"]
+    return (
+        f"The flow of levels is over {run.numbers} numbers a place of {2 ** (run.bits // run.numbers)} levels each, in "
+        f"place of continuous latents{'' if found is None else f': frames come back from them at {found:.2f} dB'}."
+    )
+
+
 def _nearest_said(figures: Figures, rows: Sequence[Row]) -> str:
     """Say of each size which families are nearer to real frames than raster, and by how much others are farther."""
     said = []
@@ -271,8 +294,8 @@ def _codebooks_part(figures: Figures, budget: Budget, size: Size, bits: Sequence
         "bits that are independent of one another given the tokens before, each with a network of the same size; at "
         "more bits, two parts alone. Bits of different tokenizers mean nothing without the error beside them."
     )
-    pyramid = tokenizer_row(figures, TokenizerRun("pyramid"))
-    rows = [*tokenizer_rows(figures, bits), pyramid]
+    others = [tokenizer_row(figures, run) for run in tokenizers_of_families()]
+    rows = [*tokenizer_rows(figures, bits), *others]
     return f"""### Bits and quantizers
 
 {filled(tokenizers)}
@@ -290,7 +313,10 @@ def summary(figures: Figures, budget: Budget, sizes: Sequence[Size], bits: Seque
     """Return everything as plain data."""
     return {
         "priors": prior_rows(figures, budget, sizes),
-        "tokenizers": [*tokenizer_rows(figures, bits), tokenizer_row(figures, TokenizerRun("pyramid"))],
+        "tokenizers": [
+            *tokenizer_rows(figures, bits),
+            *(tokenizer_row(figures, run) for run in tokenizers_of_families()),
+        ],
         "heads": head_rows(figures, sizes[0], bits),
         "asked": [bar._asdict() for bar in bars(figures, budget, sizes, bits)],
         "budget": budget.to_dict(),

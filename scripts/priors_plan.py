@@ -20,13 +20,15 @@ from scaling_plan import Size
 from bisquit.autoencoder import patch_grid
 from bisquit.presets import get_preset
 from bisquit.pyramids import scale_grids
-from bisquit.quantizers import PyramidBSQConfig
+from bisquit.quantizers import FSQConfig, PyramidBSQConfig, default_quantizer
 from bisquit.sampling import SamplingConfig
 
 PRESET = "best"
 """Whose recipes all runs take, but for what is said of them here."""
 BITS = 10
 """Bits of a token where families are compared."""
+LEVELS_BITS = 30
+"""Bits of a token that stands for continuous latents: ten numbers of eight levels, where others have ten signs."""
 QUANTIZERS = ("bsq", "lfq", "fsq", "vq")
 HEAD_BITS = (10, 12)
 """For which bits of a token all heads are compared; one softmax over more is too dear."""
@@ -39,24 +41,30 @@ BitsAre = Literal["exact", "exact for raster order", "a bound", "not known"]
 class Family:
     """A kind of prior, and in what its recipe differs from the preset's but for that."""
 
+    kind: str
+    """What `--prior` calls it."""
     bits_are: BitsAre = "exact"
     """What is known of the bits of a frame."""
     preset: str = PRESET
     flags: tuple[str, ...] = ()
     quantizer: str = "bsq"
     """What makes the tokens that it is over."""
+    bits: int | None = None
+    """Bits of those tokens, where they are not as many as others'."""
     has_engine: bool = False
     drops_tokens: bool = True
     """Whether it hears top-p."""
 
 
 FAMILIES = {
-    "raster": Family(has_engine=True),
-    "any-order": Family("exact for raster order", preset="edit", has_engine=True),
-    "parts": Family(),
-    "pyramid": Family(quantizer="pyramid"),
-    "masked": Family("a bound", flags=("--neighbours", "12")),
-    "flow": Family("not known", drops_tokens=False),
+    "raster": Family("raster", has_engine=True),
+    "any-order": Family("any-order", "exact for raster order", preset="edit", has_engine=True),
+    "parts": Family("parts"),
+    "pyramid": Family("pyramid", quantizer="pyramid"),
+    "mending pyramid": Family("pyramid", quantizer="pyramid", flags=("--flipped", "0.2")),
+    "masked": Family("masked", "a bound", flags=("--neighbours", "12")),
+    "flow": Family("flow", "not known", drops_tokens=False),
+    "flow of levels": Family("flow", "not known", quantizer="fsq", bits=LEVELS_BITS, drops_tokens=False),
 }
 
 
@@ -93,6 +101,12 @@ class TokenizerRun:
         return f"tokenizer-{self.quantizer}-{self.bits}-bits"
 
     @property
+    def numbers(self) -> int:
+        """How many numbers a flow takes a token for."""
+        config = default_quantizer(self.quantizer, self.bits)
+        return len(config.levels) if isinstance(config, FSQConfig) else config.bits
+
+    @property
     def flags(self) -> tuple[str, ...]:
         """What is said of it to `bisquit train tokenizer`."""
         return "--quantizer", self.quantizer, "--bits", str(self.bits)
@@ -113,15 +127,21 @@ class PriorRun:
     @property
     def tokenizer(self) -> TokenizerRun:
         """The tokenizer that it is over."""
-        return TokenizerRun(FAMILIES[self.family].quantizer, self.bits)
+        family = FAMILIES[self.family]
+        return TokenizerRun(family.quantizer, family.bits or self.bits)
+
+    @property
+    def kind(self) -> str:
+        """What `--prior` calls it."""
+        return FAMILIES[self.family].kind
 
     @property
     def name(self) -> str:
         """The name of its folder."""
-        kind = self.family
-        if kind == "parts":
-            kind = f"{self.parts}-{'independent-' * self.independent}parts"
-        return f"{kind}-{self.size}-{self.bits}-bits"
+        family = self.family.replace(" ", "-")
+        if self.kind == "parts":
+            family = f"{self.parts}-{'independent-' * self.independent}parts"
+        return f"{family}-{self.size}-{self.tokenizer.bits}-bits"
 
     @property
     def flags(self) -> tuple[str, ...]:
@@ -129,8 +149,8 @@ class PriorRun:
         family, shape = FAMILIES[self.family], self.size.transformer
         parts = ("--parts", str(self.parts), *(("--independent",) if self.independent else ()))
         return (
-            *("--preset", family.preset, "--prior", self.family, *family.flags),
-            *(parts if self.family == "parts" else ()),
+            *("--preset", family.preset, "--prior", family.kind, *family.flags),
+            *(parts if family.kind == "parts" else ()),
             *("--width", str(shape.width), "--n-layers", str(shape.n_layers), "--n-heads", str(shape.n_heads)),
             *("--feed-forward", str(shape.feed_forward)),
         )
@@ -203,9 +223,10 @@ class Budget:
 
     def ways(self, family: str) -> tuple[Way, ...]:
         """Return the ways in which a family's priors paint."""
-        if family == "masked":
+        kind = FAMILIES[family].kind
+        if kind == "masked":
             return tuple(Way(f"{steps} rounds", steps) for steps in self.masked_steps)
-        if family == "flow":
+        if kind == "flow":
             euler = tuple(Way(f"{steps} steps, Euler", steps) for steps in self.euler_steps)
             return euler + tuple(Way(f"{steps} steps, Heun", steps, "heun") for steps in self.heun_steps)
         return (Way(),)
@@ -217,16 +238,22 @@ class Budget:
 
     def passes(self, family: str, way: Way) -> int:
         """Return how often a picture goes through the network."""
-        scales = self.scales(family)
-        if family == "masked":
+        scales, kind = self.scales(family), FAMILIES[family].kind
+        if kind == "masked":
             return way.steps
-        if family == "flow":
+        if kind == "flow":
             return 2 * way.steps - 1 if way.solver == "heun" else way.steps  # the last step is Euler's
-        return len(scales) if family == "pyramid" else sum(scales)
+        return len(scales) if kind == "pyramid" else sum(scales)
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain data, as it comes back from JSON."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+
+def tokenizers_of_families() -> list[TokenizerRun]:
+    """Return what makes the tokens of those families that are over others than raster, each once."""
+    runs = [PriorRun(family, Size(64, 1, 1)).tokenizer for family in FAMILIES]
+    return [run for run in dict.fromkeys(runs) if run != TokenizerRun()]
 
 
 def plan(

@@ -11,7 +11,8 @@ from priors_rows import Row, prior_rows, tokenizer_row
 from scaling_plan import Size
 from trainings import Figures
 
-COLOURS = dict(zip(FAMILIES, ("#4c72b0", "#dd8452", "#55a868", "#c44e52", "#8172b3", "#937860"), strict=True))
+PALETTE = ("#4c72b0", "#dd8452", "#55a868", "#c44e52", "#e377c2", "#8172b3", "#937860", "#64b5cd")
+COLOURS = dict(zip(FAMILIES, PALETTE, strict=True))
 GREY = "#555555"
 PANELS = {"passes": "passes of the network", "seconds_1": "seconds for one picture, PyTorch's path"}
 

@@ -169,7 +169,7 @@ def _times_bar(asked: str, rows: Sequence[Row], measure: str, wanted: float = FE
     """Return by how many times raster's figure is more than those of pyramid and masked, at each size."""
     found, said = [], []
     for row in rows:
-        if row["prior"] in ("pyramid", "masked") and row["is_usual"]:
+        if FAMILIES[row["prior"]].kind in ("pyramid", "masked") and row["is_usual"]:
             own, others = row[measure], raster_of(rows, row["size"])[measure]
             found.append(others / own if own and others else None)
             if found[-1] is not None:

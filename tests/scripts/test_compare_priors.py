@@ -69,7 +69,7 @@ def figures_of(better: str = "masked") -> dict[tuple[str, int], dict[str, Any]]:
                 "real_remade": {**judged, "frechet": 1.5},
             }
         elif isinstance(run, PriorRun):
-            bits = None if run.family == "flow" else 2500.0 + 10 * run.parts * (run.family == "parts")
+            bits = None if run.kind == "flow" else 2500.0 + 10 * run.parts * (run.family == "parts")
             found[run.name, 0] = {"bits": bits, "bits_stderr": bits and 20.0, "parameters": 10**6, "seconds": 60.0}
         elif isinstance(run, Painting):
             family = run.prior.family
@@ -133,8 +133,10 @@ def test_passes_are_those_of_each_family() -> None:
         "any-order": [600],
         "parts": [600],
         "pyramid": [5],
+        "mending pyramid": [5],
         "masked": [8, 16, 32],
         "flow": [8, 16, 15],
+        "flow of levels": [8, 16, 15],
     }
     assert BUDGET.usual_way("masked").steps == 16
     assert BUDGET.scales("pyramid") == (1, 6, 24, 150, 600)
@@ -207,19 +209,20 @@ def test_what_was_asked_is_judged_by_the_figures() -> None:
 def test_page_shows_rows_bounds_and_what_is_missing() -> None:
     text = page(figures_of(), BUDGET, SIZES, BITS, "    make compare-priors")
     flowing = " ".join(text.split())
-    assert "Done: 40 of 40 runs." in text
+    assert "Done: 49 of 49 runs." in text
     assert "missing |" not in text
     assert "| `masked` | 16 rounds | 2.10 ± 0.10 | 0.800 | 0.600 | ≤ 2,500 ± 20 | 16 | 0.016 |" in text
     assert "| `flow` | 8 steps, Heun | 3.10 ± 0.10 | 0.800 | 0.600 | – | 15 |" in text
     assert "781 in 5 scales where the others have 600" in flowing
+    assert "over 10 numbers a place of 8 levels each, in place of continuous latents: frames come back" in flowing
     assert "nearer to real frames than raster (3.00) are: masked, 8 rounds (-0.90)" in flowing
     assert "any-order (+0.10, within the intervals)" in flowing
     assert "| 12 | independent bits | 2,620 ± 20 | +4.8% | 3,000 |" in text
     assert "![New frames of flow](images/compare-priors-flow-256x6x4-10-bits.jpg)" in text
     assert max(map(len, [line for line in text.splitlines() if not line.startswith("|")])) <= 120
     empty = page({}, BUDGET, SIZES, BITS, "    make compare-priors")
-    assert "Done: 0 of 40 runs." in empty
-    assert empty.count("| missing |") == 2 * 10 + 7 + 9
+    assert "Done: 0 of 49 runs." in empty
+    assert empty.count("| missing |") == 2 * 14 + 8 + 9
     assert "![" not in empty
 
 
@@ -231,7 +234,7 @@ def test_none_nearer_than_raster_is_said_with_what_tokens_alone_lose() -> None:
 
 def test_summary_is_plain_data_with_a_row_for_each_way() -> None:
     data = json.loads(json.dumps(summary(figures_of(), BUDGET, SIZES, BITS)))
-    assert len(data["priors"]) == 2 * 10 == len(prior_rows({}, BUDGET, SIZES))
+    assert len(data["priors"]) == 2 * 14 == len(prior_rows({}, BUDGET, SIZES))
     assert data["priors"][0]["training_flops"] == flops(PriorRun("raster", SIZES[0]), BUDGET)
     assert data["heads"][3]["head"] == "independent bits"
     assert len(data["heads"]) == len(head_rows({}, SIZES[0], BITS)) == 9
@@ -303,15 +306,15 @@ def test_a_round_goes_from_frames_to_the_page_once(
     last_line = capsys.readouterr().out.splitlines()[-1]
     data = json.loads(last_line)
     rows = {(row["prior"], row["way"]): row for row in data["priors"]}
-    assert len(rows) == 7
+    assert len(rows) == 10
     assert [name for name, row in rows.items() if row["frechet"] is None or row["seconds_64"] is None] == []
-    assert all(row["bits"] > 0 or row["prior"] == "flow" for row in rows.values() if row["bits"] is not None)
+    assert all(row["bits"] > 0 or row["prior"].startswith("flow") for row in rows.values() if row["bits"] is not None)
     assert rows["flow", "2 steps, Euler"]["bits"] is None
     assert math.isfinite(rows["masked", "2 rounds"]["bits"])
     assert {row["quantizer"] for row in data["tokenizers"]} == {"bsq", "lfq", "fsq", "vq", "pyramid"}
     assert data["heads"][0]["bits"] > 0
     trained = [command[1] for command in commands if command[0] == "train"]
-    assert (trained.count("tokenizer"), trained.count("prior")) == (6, 7)
+    assert (trained.count("tokenizer"), trained.count("prior")) == (7, 9)
     text = (tmp_path / "docs" / "compare-priors.md").read_text()
     assert "missing" not in text.replace("is missing below", "")
     shown = {path.name for path in (tmp_path / "docs" / "images").iterdir()}
