@@ -208,7 +208,7 @@ def page(rows: list[dict[str, Any]], frames: str) -> str:
     """Return the page as Markdown."""
     on = machine("constriction")
     ways_rows = "\n".join(
-        f"| `{row['model']}` | {row['way']} | {row['frames']:,} | {row['differences']} | {row['ms_a_picture']:.0f} |"
+        f"| `{row['model']}` | {row['way']} | {row['frames']:,} | {row['differences']} |"
         for row in rows
     )
     worth_rows = "\n".join(
@@ -226,8 +226,8 @@ that each decodes what any other encoded; on some frames also the tokens that th
 
     make exact FRAMES={frames}
 
-| model | way | frames | differences | ms a picture |
-| --- | --- | --- | --- | --- |
+| model | way | frames | differences |
+| --- | --- | --- | --- |
 {ways_rows}
 
 The bytes of a picture beside what the model itself, in float32, says that its tokens are worth; a picture is dear if it
