@@ -67,6 +67,7 @@ INLINE I lane_numbers() {
 
 typedef float Quad __attribute__((vector_size(16)));
 typedef int32_t QuadI __attribute__((vector_size(16)));
+typedef uint32_t QuadU __attribute__((vector_size(16)));
 typedef uint8_t Bytes __attribute__((vector_size(LANES)));
 
 // Fold a vector to four lanes, then to one.
@@ -83,8 +84,9 @@ INLINE auto fold(Vector v, Combine combine) {
 INLINE float sum(F v) {
     return fold<Quad>(v, [](auto a, auto b) { return a + b; });
 }
+// Beyond 32 bits it wraps, as sums of whole vectors do.
 INLINE int32_t sum(I v) {
-    return fold<QuadI>(v, [](auto a, auto b) { return a + b; });
+    return static_cast<int32_t>(fold<QuadU>(v, [](auto a, auto b) { return a + b; }));
 }
 INLINE int32_t largest(I v) {
     return fold<QuadI>(v, [](auto a, auto b) { return a > b ? a : b; });
