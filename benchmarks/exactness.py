@@ -208,8 +208,7 @@ def page(rows: list[dict[str, Any]], frames: str) -> str:
     """Return the page as Markdown."""
     on = machine("constriction")
     ways_rows = "\n".join(
-        f"| `{row['model']}` | {row['way']} | {row['frames']:,} | {row['differences']} |"
-        for row in rows
+        f"| `{row['model']}` | {row['way']} | {row['frames']:,} | {row['differences']} |" for row in rows
     )
     worth_rows = "\n".join(
         f"| `{row['model']}` | {row['worth_bytes']:.1f} | {row['beyond']:+.2%} | {row['most_beyond_bytes']:.1f} |"

@@ -103,12 +103,12 @@ struct Int8 {
 
         // Chances: their sum in units of 2**-16; times the steps of the values, which are 0 beyond the last, as codes.
         const float best = largest(most);
-        I total = I{};
+        U total = U{};
         I heaviest = I{};
         for (int t = 0; t < ends; t += LANES) {
             const F chance = exp2(load(scores + t) - best);
             const F weight = chance * load(memory.value_step + t);
-            total += nearest_integer(chance * 65536.0f);
+            total += reinterpret_cast<U>(nearest_integer(chance * 65536.0f));
             heaviest = larger_magnitude(weight, heaviest);
             store(scores + t, weight);
         }

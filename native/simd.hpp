@@ -33,6 +33,7 @@ constexpr int LANES = VECTOR_BYTES / 4;
 
 typedef float F __attribute__((vector_size(VECTOR_BYTES)));
 typedef int32_t I __attribute__((vector_size(VECTOR_BYTES)));
+typedef uint32_t U __attribute__((vector_size(VECTOR_BYTES)));  // for sums that may wrap, where numbers are no numbers
 typedef float UnalignedF __attribute__((vector_size(VECTOR_BYTES), aligned(4), may_alias));
 typedef int32_t UnalignedI __attribute__((vector_size(VECTOR_BYTES), aligned(4), may_alias));
 
@@ -55,9 +56,11 @@ INLINE F magnitude(F v) { return float_of(bits_of(v) & 0x7fffffff); }
 // Added to a magnitude below 2**22, it leaves no place for a fraction: the sum is rounded, halfway to even, and its
 // lowest bits are those of the integer.
 constexpr float ROUNDING = 12582912.0f;  // 2**23 + 2**22
-constexpr int32_t ROUNDING_BITS = 0x4b400000;
+constexpr uint32_t ROUNDING_BITS = 0x4b400000;
 
-INLINE I nearest_integer(F v) { return bits_of(v + ROUNDING) - ROUNDING_BITS; }
+INLINE I nearest_integer(F v) {
+    return reinterpret_cast<I>(reinterpret_cast<U>(bits_of(v + ROUNDING)) - ROUNDING_BITS);
+}
 
 INLINE I lane_numbers() {
     I numbers{};
@@ -84,10 +87,10 @@ INLINE auto fold(Vector v, Combine combine) {
 INLINE float sum(F v) {
     return fold<Quad>(v, [](auto a, auto b) { return a + b; });
 }
-// Beyond 32 bits it wraps, as sums of whole vectors do.
-INLINE int32_t sum(I v) {
+INLINE int32_t sum(U v) {
     return static_cast<int32_t>(fold<QuadU>(v, [](auto a, auto b) { return a + b; }));
 }
+INLINE int32_t sum(I v) { return sum(reinterpret_cast<U>(v)); }
 INLINE int32_t largest(I v) {
     return fold<QuadI>(v, [](auto a, auto b) { return a > b ? a : b; });
 }

@@ -36,10 +36,11 @@ def pytest_report_header(config):
     return "engine: sanitized"
 PYTHON
 
-# Python leaks on purpose. The C++ library goes first too, or its exceptions would pass the sanitizer by.
+# Python leaks on purpose. The C++ library goes first too, or its exceptions would pass the sanitizer by. What a
+# sanitizer says before it ends the process, pytest must not have caught.
 export ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1
 export BISQUIT_REQUIRE_ENGINE=1 OMP_WAIT_POLICY=passive OMP_NUM_THREADS=1 PYTHONPATH="$scratch"
 env LD_PRELOAD="$($CXX -print-file-name=libasan.so) $($CXX -print-file-name=libstdc++.so.6)" \
-	"$python" -m pytest -p sanitized -p no:cacheprovider \
+	"$python" -m pytest -p sanitized -p no:cacheprovider --capture=sys \
 	tests/engine/test_native.py tests/engine/test_native_tokenizer.py tests/engine/test_integer.py \
 	tests/engine/test_backend.py tests/codec/test_fuzz.py "$@"
