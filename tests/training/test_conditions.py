@@ -50,6 +50,20 @@ def test_half_of_the_time_a_class_is_told_by_one_of_its_sentences(letters: str):
     assert (only_class[:, 1] == 1).all()
 
 
+def test_sentences_are_told_with_noise_and_classes_without(letters: str):
+    torch.manual_seed(0)
+    conditions = Conditions(("ice", "sand"), letters)
+    sentences = [torch.eye(5)[:1], torch.eye(5)[3:4]]
+    said = Teller(conditions, unsaid=0.2, captions=sentences, noise=0.1).draw(LABELS.clamp_min(0))
+    classes, words = said[:, :2], said[:, 2:]
+    by_sentence = words.any(dim=1)
+    assert by_sentence.float().mean().item() == pytest.approx(0.4, abs=0.03)
+    assert not classes[by_sentence].any()
+    off = words - torch.stack([torch.eye(5)[0], torch.eye(5)[3]])[LABELS.clamp_min(0)]
+    assert off[by_sentence].std().item() == pytest.approx(0.1, rel=0.05)
+    assert off[by_sentence].mean().item() == pytest.approx(0, abs=0.01)
+
+
 def test_in_validation_every_class_is_said():
     teller = Teller(Conditions(("ice", "sand")), unsaid=0.9)
     assert teller.plain(torch.tensor([1, -1, 0])).tolist() == [[0, 1], [0, 0], [1, 0]]

@@ -210,7 +210,8 @@ def _teller(recipe: PriorRecipe, classes: tuple[str, ...], captions: Captions | 
     if captions is None:
         return Teller(Conditions(classes), recipe.unsaid)
     conditions = Conditions(classes, text_encoder=TEXT_ENCODER)
-    return Teller(conditions, recipe.unsaid, [conditions.embed(captions.of(name)) for name in classes])
+    sentences = [conditions.embed(captions.of(name)) for name in classes]
+    return Teller(conditions, recipe.unsaid, sentences, recipe.caption_noise)
 
 
 def _fitted(config: PriorConfig, tokens: TokenSet | FreshTokens, teller: Teller | None) -> PriorConfig:
