@@ -59,9 +59,9 @@ What is not painted yet is grey, or as coarse as the scales so far have it.
 
 LADDER = {"low": 0, "best": 40, "fine": 48}
 """The models that ship with which pictures are compressed, coarse to fine, and from which quality on each is."""
-EDITS = "best"
+EDITS = "edit"
 """The model that ships with which pictures are edited."""
-SHARED_TOKENIZERS: dict[str, str] = {}
+SHARED_TOKENIZERS = {"edit": "best"}
 """The models that ship with a prior alone, and whose tokenizer each is over."""
 
 _WEIGHTS = files("bisquit") / "weights"
