@@ -182,13 +182,17 @@ class Work:
             taken(tokens, nested_rows(len(tokens), budget.pictures)).save(pictures)
         if not shown.exists():
             taken(valid, np.arange(0, len(valid), VALIDATED_EVERY)).save(shown)
+        learnt: tuple[str | Path, ...] = ("--tokens", pictures)
+        if "--flipped" in run.flags:  # tokens do not tell what would mend them
+            frames = Source(self.train.name(self.runs), "learnt", budget.pictures, budget.pictures < len(tokens))
+            learnt = ("--frames", frames.name(self.runs))
         steps = budget.epochs * max(1, budget.pictures // training.batch_size)
         return self._train(
             "prior",
             run,
             *(*run.flags, "--no-flip", "--shift-px", "0", "--epochs", str(budget.epochs)),
             *suited(steps, training.warmup_steps, training.ema_decay),
-            *("--tokens", pictures, "--valid-tokens", shown),
+            *(*learnt, "--valid-tokens", shown),
         )
 
     def _train(self, stage: str, run: Run, *flags: str | Path) -> float:
