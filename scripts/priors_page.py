@@ -231,7 +231,7 @@ def _pyramid_said(figures: Figures, budget: Budget) -> str:
 
 def _levels_said(figures: Figures) -> str:
     """Say what the flow of levels is over."""
-    run = PriorRun("flow of levels", Size(64, 1, 1)).tokenizer
+    run = FAMILIES["flow of levels"].tokenizer()
     found = tokenizer_row(figures, run)["psnr_db"]
     return (
         f"The flow of levels is over {run.numbers} numbers a place of {2 ** (run.bits // run.numbers)} levels each, in "

@@ -55,6 +55,10 @@ class Family:
     drops_tokens: bool = True
     """Whether it hears top-p."""
 
+    def tokenizer(self, bits: int = BITS) -> TokenizerRun:
+        """Return what makes the tokens that it is over, where others' have so many bits."""
+        return TokenizerRun(self.quantizer, self.bits or bits)
+
 
 FAMILIES = {
     "raster": Family("raster", has_engine=True),
@@ -127,8 +131,7 @@ class PriorRun:
     @property
     def tokenizer(self) -> TokenizerRun:
         """The tokenizer that it is over."""
-        family = FAMILIES[self.family]
-        return TokenizerRun(family.quantizer, family.bits or self.bits)
+        return FAMILIES[self.family].tokenizer(self.bits)
 
     @property
     def kind(self) -> str:
@@ -252,8 +255,8 @@ class Budget:
 
 def tokenizers_of_families() -> list[TokenizerRun]:
     """Return what makes the tokens of those families that are over others than raster, each once."""
-    runs = [PriorRun(family, Size(64, 1, 1)).tokenizer for family in FAMILIES]
-    return [run for run in dict.fromkeys(runs) if run != TokenizerRun()]
+    runs = dict.fromkeys(family.tokenizer() for family in FAMILIES.values())
+    return [run for run in runs if run != TokenizerRun()]
 
 
 def plan(

@@ -89,16 +89,18 @@ class Tokenizer(nn.Module):
         frames: uint8 (B, H, W, 3) of any size; one that the patch does not divide is padded by repeating its edge.
         Returns int64 (B, h, w). Raises ShapeError on other types and shapes.
         """
-        x = pad_to_patches(to_float(frames.to(self.device)), self.patch_size)
-        tokens: Tensor = self.quantizer(self.autoencoder.encode(x)).tokens
+        tokens: Tensor = self.quantizer(self._latents(frames)).tokens
         return tokens
 
     @torch.no_grad()
     def project(self, frames: Tensor) -> Tensor:
         """Return what the quantizer decides on the tokens of frames by, v (B, bits, h, w); see `encode`."""
-        x = pad_to_patches(to_float(frames.to(self.device)), self.patch_size)
-        projected: Tensor = self.quantizer.down(self.autoencoder.encode(x))
+        projected: Tensor = self.quantizer.down(self._latents(frames))
         return projected
+
+    def _latents(self, frames: Tensor) -> Tensor:
+        """Return the latents (B, width, h, w) of frames, uint8 (B, H, W, 3), padded to whole patches."""
+        return self.autoencoder.encode(pad_to_patches(to_float(frames.to(self.device)), self.patch_size))
 
     @torch.no_grad()
     def decode(self, tokens: Tensor, size: tuple[int, int] | None = None) -> Tensor:
