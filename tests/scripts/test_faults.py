@@ -40,7 +40,7 @@ def whole(path: Path, text: str) -> None:
 def in_place(path: Path, text: str) -> None:
     """Write a file so that it is half there for long."""
     path.write_text(text[:-1])
-    time.sleep(PAUSE_S)
+    time.sleep(10 * PAUSE_S)
     path.write_text(text)
 
 
