@@ -36,7 +36,7 @@ from bisquit.engine import arithmetic
 from bisquit.errors import ConfigError
 from bisquit.evaluation.rate_distortion import Curve, Setting, bd_rate
 from bisquit.evaluation.reconstruction import ReconstructionMeter
-from bisquit.frames import contact_sheet, load_frames, write_frame
+from bisquit.frames import contact_sheet, load_frames, spread, write_frame
 from bisquit.generate import load_codec
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -80,9 +80,9 @@ def main() -> None:
     """Measure what is not measured yet, then write the page."""
     options = parse()
     frames = load_frames(options.frames)
-    pixels = frames[evenly(len(frames), options.count or len(frames))]
+    pixels = frames[spread(options.count or len(frames), len(frames))]
     ours = load_codec(options.model)
-    trial = Record(ROOT / "docs" / "codec-trial.json", frames[evenly(len(frames), TRIED)])
+    trial = Record(ROOT / "docs" / "codec-trial.json", frames[spread(TRIED, len(frames))])
     points = [*(() if options.others else our_points(ours)), *worth_measuring(other_points(), trial)]
     record = Record(options.record, pixels, points)
     results: dict[str, dict[str, Result]] = {}
@@ -177,11 +177,6 @@ class Record:
             with atomic_file(self.path) as partial:
                 partial.write_text(json.dumps({"frames": self.name, "settings": self.settings}, indent=1) + "\n")
         return self.settings[point.label]
-
-
-def evenly(of: int, count: int) -> np.ndarray:
-    """Return the rows of `count` frames, evenly spread over `of`."""
-    return np.unique(np.linspace(0, of - 1, min(count, of)).astype(np.int64))
 
 
 def worth_measuring(points: Iterable[Point], trial: Record) -> list[Point]:
@@ -311,7 +306,7 @@ def draw_curves(results: Mapping[str, Mapping[str, Result]], path: Path) -> None
 
 def sheet(points: Sequence[Point], frames: np.ndarray) -> np.ndarray:
     """Return frames above what each codec makes of them in no fewer bytes than ours: the best of all its settings."""
-    shown = frames[np.linspace(0, len(frames) - 1, SHOWN).astype(np.int64)]
+    shown = frames[spread(SHOWN, len(frames))]
     ours = next(point for point in points if f"-{RateConfig().quality}-" in point.label).store(shown)
     rows = [shown, ours.decoded]
     for codec in dict.fromkeys(point.codec for point in points if point.codec != OURS):

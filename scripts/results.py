@@ -17,14 +17,13 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from seed_results import bisquit, parameters
 from tokenizer_study import reconstructions
 
 from bisquit.atomic import atomic_file
 from bisquit.evaluation import likelihood
-from bisquit.frames import load_frames, write_frame
+from bisquit.frames import load_frames, spread, write_frame
 from bisquit.generate import Pipeline, load
 from bisquit.priors import SequentialPrior
 from bisquit.tokens import TokenSet
@@ -48,7 +47,7 @@ def main() -> None:
     options = parser.parse_args()
     figures = {name: measure(name, options) for name in MODELS}
     valid = load_frames(options.valid_frames)
-    shown = valid[np.linspace(0, len(valid) - 1, SHOWN).astype(np.int64)]
+    shown = valid[spread(SHOWN, len(valid))]
     write_frame(reconstructions(shown, [load(name).tokenizer for name in MODELS]), IMAGES / "reconstructions.jpg")
     for name in MODELS:
         bisquit("sample", "--model", name, *SAMPLING, "-n", "16", "--seed", "0", "-o", IMAGES / f"{name}-samples.jpg")

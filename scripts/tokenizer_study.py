@@ -27,7 +27,7 @@ from trainings import FIGURES_FILE, Figures, filled, gather, hold_to, machine, m
 from bisquit.atomic import atomic_file
 from bisquit.errors import BisquitError
 from bisquit.evaluation.count_baseline import MAX_CODEBOOK_SIZE
-from bisquit.frames import contact_sheet, load_frames, write_frame
+from bisquit.frames import contact_sheet, load_frames, spread, write_frame
 from bisquit.generate import load
 from bisquit.tokenizer import Tokenizer
 
@@ -184,7 +184,7 @@ def write(work: Work) -> None:
     """Draw the sheets and write the page, from what there is."""
     options, figures = work.options, gather(work.options.runs)
     valid = load_frames(options.valid_frames)
-    shown = valid[np.linspace(0, len(valid) - 1, SHOWN + 2).astype(np.int64)[1:-1]]
+    shown = valid[spread(SHOWN + 2, len(valid))[1:-1]]
     sheets = {"patches": [RECIPE, *VARIED[-6:]], "sharpened": list(SHARPENED)}
     drawn: dict[str, list[str]] = {}
     for name, runs in sheets.items():

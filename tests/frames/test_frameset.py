@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bisquit.frames import load_frames
+from bisquit.frames import load_frames, spread
 
 
 @pytest.fixture
@@ -41,3 +41,10 @@ def test_subset_takes_all_that_is_known_along_and_copies_no_pixels(frames, make_
 def test_other_classes_keep_each_frames_class(frames):
     renumbered = frames.with_classes(("_", "a", "aa", "b"))
     assert renumbered.labels.tolist() == [3, 1, -1, 1, 3]
+
+
+def test_numbers_are_spread_evenly_from_the_first_to_the_last():
+    assert spread(3, 9).tolist() == [0, 4, 8]
+    assert spread(1, 9).tolist() == [0]
+    assert spread(9, 2).tolist() == [0, 1]
+    assert len(set(spread(516, 2066))) == 516

@@ -53,7 +53,7 @@ from bisquit.evaluation.count_baseline import MAX_CODEBOOK_SIZE
 from bisquit.evaluation.inference import measured
 from bisquit.evaluation.page import ERROR_GAIN
 from bisquit.features import FeatureNetwork
-from bisquit.frames import FrameSet, contact_sheet, load_frames, paired_sheet, write_frame
+from bisquit.frames import FrameSet, contact_sheet, load_frames, paired_sheet, spread, write_frame
 from bisquit.frames.listing import PICTURE_SUFFIXES
 from bisquit.generate import Pipeline, load, load_feature_network
 from bisquit.priors import MaskedPrior, Prior, SequentialPrior
@@ -263,7 +263,7 @@ def _pictures(
     tokenizer: Tokenizer, prior: SequentialPrior | MaskedPrior | None, frames: FrameSet, result: Evaluation
 ) -> list[Captioned]:
     """Return what a report shows of a few frames, spread over all: what comes back, and where their bits are."""
-    shown = frames[np.linspace(0, len(frames) - 1, min(SHOWN // 2, len(frames))).astype(np.int64)]
+    shown = frames[spread(SHOWN // 2, len(frames))]
     with measured(tokenizer) as device:
         tokens = tokenizer.encode(torch.from_numpy(shown).to(device))
         remade = tokenizer.decode(tokens, (frames.height, frames.width)).cpu().numpy()

@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-import numpy as np
 
 from bisquit.cli.options import FRAMES, MODEL, OUTPUT, frames_options, read_frames
 from bisquit.exporting import export
-from bisquit.frames import BUNDLED
+from bisquit.frames import BUNDLED, spread
 from bisquit.generate import load
 
 
@@ -35,7 +34,7 @@ def command(model: str, output: Path, frames: str, number: int, size: tuple[int,
     """
     pipeline = load(model)
     compared = read_frames(frames, size, skip_bad)
-    rows = np.linspace(0, len(compared) - 1, min(number, len(compared))).astype(np.int64)
+    rows = spread(number, len(compared))
     checked = export(pipeline.tokenizer, output, compared[rows], pipeline.frame_size)
     click.echo(
         f"encoder.onnx and decoder.onnx in {output}: on {len(rows):,} frames {checked.tokens_in_doubt:,} of "

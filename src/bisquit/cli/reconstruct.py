@@ -19,7 +19,7 @@ from bisquit.cli.options import (
     read_frames,
 )
 from bisquit.evaluation import ReconstructionMeter
-from bisquit.frames import paired_sheet, read_frame, write_frame
+from bisquit.frames import paired_sheet, read_frame, spread, write_frame
 from bisquit.frames.listing import TABLE_SUFFIXES
 from bisquit.generate import Pipeline, load
 
@@ -64,7 +64,7 @@ def command(
     else:
         frames = read_frames(source, size, skip_bad)
         if output.suffix:
-            shown = frames[np.linspace(0, len(frames) - 1, min(number, len(frames))).astype(np.int64)]
+            shown = frames[spread(number, len(frames))]
             write_frame(paired_sheet(shown, _through_tokens(pipeline, shown, meter)), output)
         else:
             with progress_bar("reconstructing") as progress:

@@ -10,7 +10,7 @@ needs it, is imported from `bisquit.frames.augment`.
 
 from __future__ import annotations
 
-from bisquit.frames.frameset import FrameSet, relabelled
+from bisquit.frames.frameset import FrameSet, relabelled, spread
 from bisquit.frames.listing import BUNDLED
 from bisquit.frames.loading import load_frames, load_splits
 from bisquit.frames.pictures import contact_sheet, encode_png, fit_frame, paired_sheet, read_frame, write_frame
@@ -28,5 +28,6 @@ __all__ = [
     "read_frame",
     "relabelled",
     "split_by_group",
+    "spread",
     "write_frame",
 ]

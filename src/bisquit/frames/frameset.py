@@ -67,3 +67,8 @@ def relabelled(labels: np.ndarray, classes: Sequence[str], others: Sequence[str]
     """Return labels (N,) that index other classes by the same names; -1 where it was, or where there is none such."""
     index = np.array([*(others.index(name) if name in others else -1 for name in classes), -1], dtype=np.int64)
     return index[labels]  # -1 takes the last
+
+
+def spread(count: int, of: int) -> np.ndarray:
+    """Return the numbers of so many of a row of things, evenly out of all: int64 (count,), fewer if there are fewer."""
+    return np.linspace(0, of - 1, min(count, of)).astype(np.int64)
