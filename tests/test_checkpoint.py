@@ -13,11 +13,20 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from bisquit import checkpoint
-from bisquit.checkpoint import SavedPrior, load_prior, load_tokenizer, save_prior, save_tokenizer
+from bisquit.checkpoint import (
+    SavedPrior,
+    load_prior,
+    load_tokenizer,
+    read_tensors,
+    save_prior,
+    save_tokenizer,
+    write_tensors,
+)
 from bisquit.conditioning import Conditions
 from bisquit.engine import IntegerPrior
 from bisquit.errors import ModelError
 from bisquit.priors import AnyOrderConfig, AnyOrderPrior, MaskedConfig, MaskedPrior, RasterConfig, RasterPrior
+from bisquit.text import learn_to_read
 from bisquit.tokenizer import Tokenizer
 from bisquit.transformer import TransformerConfig
 
@@ -276,6 +285,25 @@ def test_what_a_prior_can_be_asked_for_comes_back(tmp_path: Path):
     loaded = load_prior(tmp_path / "p")
     assert loaded.conditions == conditions
     assert loaded.prior.condition_size == 2
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int8])
+def test_what_reads_words_comes_back_to_the_bit(tmp_path: Path, letters: str, dtype: torch.dtype):
+    reader = learn_to_read(letters, [("ice",), ("sand",)])
+    conditions = Conditions(("icy", "sand"), reader)
+    save_prior(SavedPrior(told_prior(2), (8, 12), "feed", conditions), tmp_path / "p", dtype)
+    loaded = load_prior(tmp_path / "p").conditions.reader
+    assert loaded is not None
+    assert loaded.fingerprint() == reader.fingerprint()
+
+
+@pytest.mark.parametrize("damage", [{"classes": [1, 2]}, {"classes": "ab"}, {"text_encoder": "none such"}])
+def test_a_description_of_conditions_that_is_none_is_refused(tmp_path: Path, letters: str, damage: dict[str, object]):
+    conditions = Conditions(("icy", "sand"), learn_to_read(letters, [("ice",), ("sand",)]))
+    save_prior(SavedPrior(told_prior(2), (8, 12), "feed", conditions), tmp_path / "p")
+    tensors, description = read_tensors(tmp_path / "p", "prior")
+    write_tensors(tmp_path / "q", tensors, {**description, "conditions": {**description["conditions"], **damage}})
+    assert "describes no prior" in refusal(load_prior, tmp_path / "q")
 
 
 def test_conditions_of_another_size_than_the_priors_are_refused(tmp_path: Path):

@@ -20,6 +20,7 @@ from bisquit.errors import CodecError, ConditionError, ConfigError, ModelError, 
 from bisquit.generate import Pipeline, load, load_codec
 from bisquit.priors import AnyOrderConfig, AnyOrderPrior, RasterConfig, build_prior
 from bisquit.sampling import SamplingConfig
+from bisquit.text import learn_to_read
 from bisquit.tokenizer import GREY
 from bisquit.transformer import TransformerConfig
 
@@ -133,7 +134,7 @@ def test_a_generator_draws_the_seed_and_several_one_for_each_picture(pipeline: P
 
 
 def test_a_call_paints_so_many_of_each_prompt(make_tokenizer, letters: str):
-    conditions = Conditions(("ice", "sand"), letters)
+    conditions = Conditions(("ice", "sand"), learn_to_read(letters, [("ice", "cold"), ("sand",)]))
     config = RasterConfig(transformer=TransformerConfig(8, 1, 2, 12), condition_size=conditions.size)
     prior = build_prior(config, 3, (2, 3))
     roughen(prior, 0)

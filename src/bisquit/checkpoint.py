@@ -29,6 +29,7 @@ from bisquit.engine.arithmetic import to_codes
 from bisquit.errors import ConfigError, ModelError
 from bisquit.features import FeatureNetwork, FeatureNetworkConfig
 from bisquit.priors import Prior, PriorConfig, build_prior
+from bisquit.text import Reader
 from bisquit.tokenizer import Tokenizer, TokenizerConfig
 
 FORMAT_VERSION = 1
@@ -38,6 +39,8 @@ FEATURES_FILE = "features.safetensors"
 CARD_FILE = "README.md"
 STEP = ".step"
 """Behind a matrix's name: the steps of its rows."""
+READER_WEIGHT, READER_BIAS = "reader.weight", "reader.bias"
+"""What a prior that knows words has beside its own weights, as float32."""
 
 _ARTICLES = {"tokenizer": "a tokenizer", "prior": "a prior", "features": "a feature network", "tokens": "tokens"}
 
@@ -83,9 +86,12 @@ def save_prior(saved: SavedPrior, path: str | os.PathLike[str], dtype: torch.dty
         "frame_size": list(saved.frame_size),
         "tokenizer": saved.tokenizer,
     }
-    if saved.conditions.size:
-        description["conditions"] = saved.conditions.to_dict()
-    write_tensors(path, _weights(prior, dtype), description)
+    tensors, (classes, reader) = _weights(prior, dtype), (saved.conditions.classes, saved.conditions.reader)
+    if classes:
+        description["conditions"] = {"classes": list(classes), "text_encoder": reader.encoder if reader else ""}
+    if reader:
+        tensors |= {READER_WEIGHT: reader.weight, READER_BIAS: reader.bias}
+    write_tensors(path, tensors, description)
 
 
 def load_prior(path: str | os.PathLike[str]) -> SavedPrior:
@@ -96,17 +102,26 @@ def load_prior(path: str | os.PathLike[str]) -> SavedPrior:
         rows, columns = description["grid"]
         config = _settings(PriorConfig, description.get("config"), path)
         prior = build_prior(config, description["bits"], (rows, columns))
-        conditions = _settings(Conditions, description.get("conditions", {}), path)
+        conditions = _conditions(description.get("conditions", {}), tensors)
         if conditions.size != prior.condition_size:
             raise ModelError(
                 f"{path}: its prior takes conditions of {prior.condition_size} numbers, "
-                f"but classes and words have {conditions.size}"
+                f"but its classes are {conditions.size}"
             )
         saved = SavedPrior(prior.eval(), (int(height), int(width)), str(description["tokenizer"]), conditions)
     except (KeyError, TypeError, ValueError, ConfigError) as error:
         raise ModelError(f"{path} describes no prior that this version can build: {error}") from error
     _load_weights(prior, tensors, path)
     return saved
+
+
+def _conditions(description: Mapping[str, Any], tensors: dict[str, Tensor]) -> Conditions:
+    """Return what a prior can be asked for; what reads words is taken out of the file's tensors."""
+    classes, encoder = description.get("classes", []), description.get("text_encoder", "")
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise TypeError("its classes are no names")
+    reader = Reader(encoder, tensors.pop(READER_WEIGHT), tensors.pop(READER_BIAS)) if encoder else None
+    return Conditions(tuple(classes), reader)
 
 
 def save_features(network: FeatureNetwork, path: str | os.PathLike[str], dtype: torch.dtype = torch.float32) -> None:

@@ -1,56 +1,53 @@
 """Conditions: what a picture is to show, as a vector of numbers that a prior takes.
 
-    class "icy" ──> one at its place among the classes ──┐
-                                                         ├──> (size,)      all zeros: whatever comes
-    prompt "a beach at noon" ──sentence encoder──────────┘
+    class "icy" ──> one at its place among the classes ───────┐
+                                                              ├──> (classes,)      all zeros: whatever comes
+    prompt "a beach at noon" ──reader──> the chance of each ──┘
 
-A prior learns from pictures of which it is told the class, or a caption, or nothing; so one model paints with a
-condition and without, and can be guided from the one to the other.
+A prior learns from pictures of which it is told the class, or what a sentence about it says of classes, or nothing; so
+one model paints with a condition and without, and can be guided from the one to the other.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bisquit.config import Settings, require
+from bisquit.config import require
 from bisquit.errors import ConditionError
-from bisquit.text import TEXT_ENCODERS, load_text_encoder
+from bisquit.text import Reader
 
 LONGEST_PROMPT = 1000
 
 
 @dataclass(frozen=True)
-class Conditions(Settings):
+class Conditions:
     """What can be said of a picture to a prior."""
 
     classes: tuple[str, ...] = ()
     """The names of the classes that it knows."""
-    text_encoder: str = ""
-    """What turns sentences into numbers, one of `bisquit.text.TEXT_ENCODERS`; empty if it knows no words."""
+    reader: Reader | None = None
+    """What sentences say of them; None if it knows no words."""
 
     def __post_init__(self) -> None:
         require(len(set(self.classes)) == len(self.classes), "classes", self.classes, "names that differ")
-        known = f"one of {', '.join(TEXT_ENCODERS)}, or empty"
-        require(not self.text_encoder or self.text_encoder in TEXT_ENCODERS, "text_encoder", self.text_encoder, known)
+        if self.reader is not None:
+            read = len(self.reader.bias)
+            require(read == len(self.classes), "the number of classes that are read", read, f"{len(self.classes)}")
 
     @property
     def size(self) -> int:
         """How many numbers a condition has."""
-        return len(self.classes) + (TEXT_ENCODERS[self.text_encoder].width if self.text_encoder else 0)
+        return len(self.classes)
 
     def shared_with(self, other: Conditions) -> tuple[list[int], list[int]]:
         """Return which numbers of these conditions say what some of another's say, and which of the other's do."""
         shared = [name for name in self.classes if name in other.classes]
         own, others = ([one.classes.index(name) for name in shared] for one in (self, other))
-        if self.text_encoder and self.text_encoder == other.text_encoder:
-            own += range(len(self.classes), self.size)
-            others += range(len(other.classes), other.size)
         return own, others
 
     def nothing(self, count: int) -> Tensor:
@@ -62,12 +59,7 @@ class Conditions(Settings):
 
         Of a picture whose label is -1, nothing is said.
         """
-        one_hot = F.one_hot(labels + 1, len(self.classes) + 1)[:, 1:].float()
-        return F.pad(one_hot, (0, self.size - len(self.classes)))
-
-    def of_embeddings(self, embeddings: Tensor) -> Tensor:
-        """Return the conditions of pictures by what an encoder made of sentences, (B, width): (B, size)."""
-        return F.pad(embeddings, (len(self.classes), 0))
+        return F.one_hot(labels + 1, len(self.classes) + 1)[:, 1:].float()
 
     def of_class(self, name: str) -> Tensor:
         """Return the condition of a class, (size,). Raises ConditionError if there is none of this name."""
@@ -84,14 +76,10 @@ class Conditions(Settings):
         Raises ConditionError if the model knows no words, if the prompt is empty or of more than `LONGEST_PROMPT`
         characters, or if the encoder is not installed.
         """
-        if not self.text_encoder:
+        if self.reader is None:
             raise ConditionError("this model knows no words: train a prior with --captions")
         if not prompt.strip():
             raise ConditionError("the prompt is empty: say what to paint, or leave it out")
         if len(prompt) > LONGEST_PROMPT:
             raise ConditionError(f"the prompt has {len(prompt):,} characters: at most {LONGEST_PROMPT:,} are read")
-        return self.of_embeddings(self.embed([prompt]))[0]
-
-    def embed(self, sentences: Sequence[str]) -> Tensor:
-        """Return what the encoder makes of sentences, (N, width), each by itself."""
-        return load_text_encoder(self.text_encoder).encode(sentences)
+        return self.reader.read([prompt])[0]

@@ -17,6 +17,7 @@ from bisquit.errors import ConfigError, TokenError
 from bisquit.generate import load
 from bisquit.priors import CausalPrior, build_prior
 from bisquit.record import RunRecord
+from bisquit.text import Reader
 from bisquit.tokens import TokenSet
 from bisquit.training import PriorRecipe, train_prior
 from bisquit.training.conditions import Teller
@@ -36,32 +37,20 @@ def test_so_many_pictures_are_left_unsaid():
 
 def test_half_of_the_time_a_class_is_told_by_one_of_its_sentences(letters: str):
     torch.manual_seed(0)
-    conditions = Conditions(("ice", "none", "sand"), letters)
-    sentences = [torch.eye(5)[:3], torch.zeros(0, 5), torch.eye(5)[3:4]]
-    said = Teller(conditions, unsaid=0.0, captions=sentences).draw(LABELS.clamp_min(0) * 2)
-    classes, words = said[:, :3], said[:, 3:]
-    by_class = classes.sum(dim=1) == 1
-    assert torch.equal(words.sum(dim=1) == 1, ~by_class)
+    sentences = [("a", "i", "u"), (), ("o",)]
+    reader = Reader(letters, torch.tensor([[3.0, 0, 2, 0, 1], [0, 3, 0, 0, 0], [0, 0, 0, 3, 0]]), torch.zeros(3))
+    told = Teller(Conditions(("ice", "none", "sand"), reader), unsaid=0.0, captions=sentences)
+    labels = LABELS.clamp_min(0) * 2
+    said = told.draw(labels)
+    torch.testing.assert_close(said.sum(dim=1), torch.ones(len(labels)))
+    by_class = said.amax(dim=1) == 1
     assert by_class.float().mean().item() == pytest.approx(0.5, abs=0.03)
-    for label, shares in [(0, [1 / 3, 1 / 3, 1 / 3, 0, 0]), (2, [0, 0, 0, 1, 0])]:
-        of_class = words[(LABELS.clamp_min(0) * 2 == label) & ~by_class]
-        assert of_class.mean(dim=0).tolist() == pytest.approx(shares, abs=0.05)
-    only_class = Teller(conditions, unsaid=0.0, captions=sentences).draw(torch.ones(50, dtype=torch.int64))
-    assert (only_class[:, 1] == 1).all()
-
-
-def test_sentences_are_told_with_noise_and_classes_without(letters: str):
-    torch.manual_seed(0)
-    conditions = Conditions(("ice", "sand"), letters)
-    sentences = [torch.eye(5)[:1], torch.eye(5)[3:4]]
-    said = Teller(conditions, unsaid=0.2, captions=sentences, noise=0.1).draw(LABELS.clamp_min(0))
-    classes, words = said[:, :2], said[:, 2:]
-    by_sentence = words.any(dim=1)
-    assert by_sentence.float().mean().item() == pytest.approx(0.4, abs=0.03)
-    assert not classes[by_sentence].any()
-    off = words - torch.stack([torch.eye(5)[0], torch.eye(5)[3]])[LABELS.clamp_min(0)]
-    assert off[by_sentence].std().item() == pytest.approx(0.1, rel=0.05)
-    assert off[by_sentence].mean().item() == pytest.approx(0, abs=0.01)
+    for label, of_class in enumerate(sentences):
+        words = said[(labels == label) & ~by_class]
+        for sentence in of_class:
+            is_this = (words == reader.read([sentence])[0]).all(dim=1)
+            assert is_this.float().mean().item() == pytest.approx(1 / len(of_class), abs=0.05)
+    assert (told.draw(torch.ones(50, dtype=torch.int64))[:, 1] == 1).all()
 
 
 def test_in_validation_every_class_is_said():
@@ -105,11 +94,11 @@ def test_the_record_names_classes_and_captions(data, tmp_path: Path):
     recipe = PriorRecipe(ANY_ORDER, training=USUAL, classes=True)
     with letters_read():
         train_prior(recipe, data.tokens, data.valid_tokens, tmp_path, captions=CAPTIONS)
-        assert load_prior(tmp_path / PRIOR_FILE).conditions.size == 7
+        assert load_prior(tmp_path / PRIOR_FILE).conditions.size == 2
     record = RunRecord.load(tmp_path)
     assert record.data["classes"] == ["ice", "sand"]
     assert record.data["captions"] == CAPTIONS.fingerprint()
-    assert record.recipe["prior"]["condition_size"] == 7
+    assert record.recipe["prior"]["condition_size"] == 2
 
 
 def test_what_another_prior_knows_of_classes_finds_its_place(data, tmp_path: Path):

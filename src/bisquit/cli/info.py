@@ -64,7 +64,7 @@ def _of_model(pipeline: Pipeline) -> dict[str, Any]:
             "grid": list(prior.grid),
             "frame_size": list(pipeline.frame_size or ()),
             "classes": list(pipeline.conditions.classes),
-            "reads_words_by": pipeline.conditions.text_encoder or "nothing",
+            "reads_words_by": reader.encoder if (reader := pipeline.conditions.reader) else "nothing",
         }
     return facts
 

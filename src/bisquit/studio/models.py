@@ -54,8 +54,8 @@ class Models:
 
         def read() -> Model:
             pipeline = load(source).to(self._device)
-            parts = [pipeline.tokenizer.fingerprint()] + ([pipeline.prior.fingerprint()] if pipeline.prior else [])
-            return Model(name, pipeline, "-".join(parts))
+            parts = (pipeline.tokenizer, pipeline.prior, pipeline.conditions.reader)
+            return Model(name, pipeline, "-".join(part.fingerprint() for part in parts if part is not None))
 
         return self._kept_as(("model", name), read)
 

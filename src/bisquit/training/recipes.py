@@ -41,14 +41,10 @@ class PriorRecipe(Settings):
     flipped: float = 0.0
     """For a pyramid prior, on frames: the largest share of a picture's bits that are flipped, so that it learns to mend
     what it got wrong; each picture has a share of its own, up to there."""
-    caption_noise: float = 0.0
-    """Standard deviation of the noise in each of the numbers, of unit length together, that an encoder makes of a
-    sentence: words then mean what words near them do."""
 
     def __post_init__(self) -> None:
         require(0 <= self.unsaid <= 1, "unsaid", self.unsaid, "in [0, 1]")
         require(0 <= self.flipped <= 0.5, "flipped", self.flipped, "in [0, 0.5]")
-        require(0 <= self.caption_noise <= 1, "caption_noise", self.caption_noise, "in [0, 1]")
         is_pyramid = isinstance(self.prior, PyramidConfig)
         require(is_pyramid or not self.flipped, "flipped", self.flipped, "0 but for a pyramid prior")
 

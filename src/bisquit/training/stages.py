@@ -29,14 +29,14 @@ from bisquit.checkpoint import (
 from bisquit.conditioning import Conditions
 from bisquit.errors import ConfigError, FrameError, TokenError
 from bisquit.features import FeatureNetwork
-from bisquit.frames import FrameSet, contact_sheet, relabelled
+from bisquit.frames import FrameSet, contact_sheet, relabelled, spread
 from bisquit.frames.augment import Augmentation
 from bisquit.generate import Pipeline
 from bisquit.priors import FlowConfig, Prior, PriorConfig, PyramidConfig, build_prior
 from bisquit.priors.base import FIRST_STD
 from bisquit.quantizers import FSQConfig, PyramidBSQ
 from bisquit.seeds import derive_seed
-from bisquit.text import TEXT_ENCODER
+from bisquit.text import TEXT_ENCODER, learn_to_read
 from bisquit.tokenizer import Tokenizer
 from bisquit.tokens import FreshTokens, TokenSet, prepared_encode, prepared_projection
 from bisquit.training.conditions import Teller
@@ -87,7 +87,7 @@ def train_tokenizer(
         seed=recipe.training.seed,
         weights=_weights(recipe.training, frames.labels),
     )
-    shown = torch.from_numpy(valid[np.linspace(0, len(valid) - 1, min(PICTURED, len(valid))).astype(np.int64)])
+    shown = torch.from_numpy(valid[spread(PICTURED, len(valid))])
 
     def draw(model: nn.Module) -> np.ndarray:
         assert isinstance(model, Tokenizer)
@@ -132,7 +132,7 @@ def train_prior(
     """Train a prior on tokens in the folder `out`, and return it; the tokens' tokenizer is saved beside it.
 
     resume, preset, sources: as for `train_tokenizer`. start: a prior to start from, with its weights wherever they fit.
-    start_conditions: what that one knows, by which what it has learnt of classes and words finds its place. captions:
+    start_conditions: what that one knows, by which what it has learnt of classes finds its place. captions:
     sentences about classes, for a prior that is told of those. Raises TokenError if the two sets of tokens are of
     different tokenizers or grids, if a recipe that changes frames at random is given tokens, or if one that tells
     classes is given tokens without; ConfigError if the recipe's prior takes a condition and is told nothing; it,
@@ -209,9 +209,8 @@ def _teller(recipe: PriorRecipe, classes: tuple[str, ...], captions: Captions | 
         raise TokenError("none of the pictures to train on has a class, of which the prior could be told")
     if captions is None:
         return Teller(Conditions(classes), recipe.unsaid)
-    conditions = Conditions(classes, text_encoder=TEXT_ENCODER)
-    sentences = [conditions.embed(captions.of(name)) for name in classes]
-    return Teller(conditions, recipe.unsaid, sentences, recipe.caption_noise)
+    sentences = [captions.of(name) for name in classes]
+    return Teller(Conditions(classes, learn_to_read(TEXT_ENCODER, sentences)), recipe.unsaid, sentences)
 
 
 def _fitted(config: PriorConfig, tokens: TokenSet | FreshTokens, teller: Teller | None) -> PriorConfig:
@@ -290,7 +289,7 @@ def _transfer(model: Tokenizer | Prior, start: Tokenizer | Prior) -> None:
 
 
 def _transfer_conditions(model: Prior, conditions: Conditions, start: Prior, known: Conditions | None) -> None:
-    """Give a model what another has learnt of the classes and words that both know; of others, it knows nothing yet."""
+    """Give a model what another has learnt of the classes that both know; of others, it knows nothing yet."""
     name = "condition.weight"
     ours, theirs = model.state_dict().get(name), start.state_dict().get(name)
     if ours is None or theirs is None:

@@ -161,7 +161,7 @@ def _described(model: Model) -> ModelAnswer:
         paints=prior is not None,
         prior=None if prior is None else str(prior.config.to_dict()["kind"]),
         classes=list(pipeline.conditions.classes),
-        reads_words=bool(pipeline.conditions.text_encoder),
+        reads_words=pipeline.conditions.reader is not None,
         size=list(pipeline.frame_size) if pipeline.frame_size else None,
         grid=None if prior is None else list(prior.grid),
         bits=pipeline.tokenizer.bits,
