@@ -13,7 +13,7 @@ from bisquit.conditioning import Conditions
 from bisquit.editing import EditConfig, Editor
 from bisquit.errors import ConditionError, ConfigError, ModelError, ShapeError
 from bisquit.generate import Pipeline
-from bisquit.priors import AnyOrderConfig, FlowConfig, RasterConfig, build_prior
+from bisquit.priors import KINDS, AnyOrderConfig, FlowConfig, RasterConfig, build_prior
 from bisquit.sampling import SamplingConfig
 from bisquit.transformer import TransformerConfig
 
@@ -95,6 +95,36 @@ def test_a_larger_picture_is_filled_window_after_window(editor: Editor):
     assert [now for now, _ in done] == sorted(now for now, _ in done)
 
 
+class _EnoughError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("way", ["inpaint", "vary"])
+def test_whoever_is_told_how_far_it_is_can_stop_an_edit_on_its_way(editor: Editor, way: str):
+    told: list[tuple[int, int]] = []
+
+    def progress(done: int, total: int) -> None:
+        told.append((done, total))
+        if stop:
+            raise _EnoughError
+
+    everything = np.ones((HEIGHT, WIDTH), dtype=np.bool_)
+    edits = {
+        "inpaint": lambda: editor.inpaint(picture(), everything, progress=progress),
+        "vary": lambda: editor.vary(picture(), progress=progress),
+    }
+    stop = False
+    edits[way]()
+    assert len(told) > 1
+    assert told == sorted(told)
+    assert told[-1][0] == told[-1][1]
+    whole, stop = told.copy(), True
+    told.clear()
+    with pytest.raises(_EnoughError):
+        edits[way]()
+    assert told == whole[:1]
+
+
 def test_the_sides_are_added_and_the_picture_stays(editor: Editor):
     before = picture()
     extended = editor.extend(before, left=11, right=3, top=2, bottom=5, n=2)
@@ -141,9 +171,9 @@ def test_a_hole_larger_than_a_frame_is_filled_in_few_windows(editor: Editor, mon
     painted: list[int] = []
     fill = editor.fill
 
-    def counted(frames: np.ndarray, here: np.ndarray, seed: int = 0) -> np.ndarray:
+    def counted(frames: np.ndarray, here: np.ndarray, *how: Any) -> np.ndarray:
         painted.append(int(here.sum()))
-        return fill(frames, here, seed)
+        return fill(frames, here, *how)
 
     monkeypatch.setattr(editor, "fill", counted)
     editor.inpaint(picture(90, 140), mask)
@@ -207,10 +237,28 @@ def test_of_several_fillings_a_raster_prior_takes_the_one_that_fits_what_comes_a
     known = torch.ones(1, 5, 8, dtype=torch.bool)
     known[0, 1:3, 2:5] = False
     one, many = (Editor(model, edit=EditConfig(candidates=n)) for n in (1, 32))
-    each = one._paint(tokens.expand(32, -1, -1), known.expand(32, -1, -1), seed=0, has_rest=True)
+    each = one._paint(tokens.expand(32, -1, -1), known.expand(32, -1, -1), 0, misfit=None)
     rest = torch.where(known, prior.token_bits(each), 0.0).sum(dim=(1, 2))
-    assert torch.equal(many._paint(tokens, known, seed=0, has_rest=True)[0], each[rest.argmin()])
+    assert torch.equal(many._paint(tokens, known, 0, many._surprise(tokens, known))[0], each[rest.argmin()])
     assert rest.min() < rest[0]
+
+
+@pytest.mark.parametrize("kind", ["any-order", "masked"])
+def test_of_several_fillings_that_is_taken_which_the_decoder_joins_best_to_the_rest(make_tokenizer, kind: str):
+    prior = build_prior(KINDS[kind](transformer=TINY), 3, (5, 8))
+    roughen(prior, 1)
+    model = Pipeline(make_tokenizer(), prior, (HEIGHT, WIDTH))
+    mask = np.zeros((HEIGHT, WIDTH), dtype=np.bool_)
+    mask[5:11, 9:19] = True  # in patches 1 to 2 down and 2 to 4 across
+    around = ~mask
+    around[:, :4] = around[:, 24:] = around[16:] = False
+    frames = np.stack([picture(), picture()[::-1].copy()])
+    one, many = (Editor(model, edit=EditConfig(candidates=n)) for n in (1, 6))
+    each = one.paint_hole(frames.repeat(6, axis=0), mask, seed=2)
+    errors = np.square(each[:, around].astype(float) - frames.repeat(6, axis=0)[:, around]).mean(axis=(1, 2))
+    best = errors.reshape(2, 6).argmin(axis=1) + np.array([0, 6])
+    np.testing.assert_array_equal(many.paint_hole(frames, mask, seed=2), each[best])
+    assert (errors.reshape(2, 6).min(axis=1) < errors.reshape(2, 6).mean(axis=1)).all()
 
 
 def test_what_is_painted_shows_what_is_asked_for(model: Pipeline):

@@ -3,8 +3,10 @@
     picture, mask ──fill smoothly──> tokens, known where no hole is ──prior──> tokens ──decode──> painted
     painted + membrane(picture - painted at the hole's edge) ──> the hole; outside of it every pixel stays as it was
 
-An any-order prior is given all that is known first, and paints the hole seeing what surrounds it. A raster prior sees
-only what is above and left; of several fillings, that which makes what comes after likeliest is then taken.
+An any-order prior is given all that is known first, and paints the hole seeing what surrounds it; a masked prior and a
+flow see it as well. Tokens say less than pixels do, so of several fillings that one is taken which the decoder joins
+best to the known pixels around. A raster prior sees only what is above and left; of its fillings, that is taken which
+makes the tokens that come after likeliest.
 
 A model paints frames of one size. In a larger picture it works in windows of that size, one after another, each where
 most is known; extending a picture, closing a seam and joining two pictures are such fillings too.
@@ -12,11 +14,13 @@ most is known; extending a picture, closing a seam and joining two pictures are 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from bisquit.config import Settings, require
 from bisquit.engine import Backend, Precision
@@ -31,6 +35,8 @@ from bisquit.sampling import SamplingConfig
 from bisquit.seeds import derive_seed
 
 BATCH = 64
+Misfit = Callable[[Tensor, Tensor], Tensor]
+"""From painted tokens (n, h, w), and which picture each is a filling of, (n,), to how badly it fits what is known."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +44,7 @@ class EditConfig(Settings):
     """How holes are filled."""
 
     candidates: int = 8
-    """Fillings of a raster prior of which the one is taken that fits best what comes after; others need but one."""
+    """Fillings of a hole of which the one is taken that fits best what is known."""
 
     def __post_init__(self) -> None:
         require(1 <= self.candidates <= 1024, "candidates", self.candidates, "between 1 and 1024")
@@ -171,13 +177,19 @@ class Editor:
         return self._complete(both, mask, n, seed, progress)
 
     def vary(
-        self, picture: np.ndarray, keep: float = 0.0, n: int = 1, seed: int = 0, strength: float = 1.0
+        self,
+        picture: np.ndarray,
+        keep: float = 0.0,
+        n: int = 1,
+        seed: int = 0,
+        strength: float = 1.0,
+        progress: Progress | None = None,
     ) -> np.ndarray:
         """Paint a picture of the model's size anew, but for a share of its tokens, scattered, which stay.
 
         strength: in (0, 1]; below 1, for a flow alone, all else starts from the picture too, so far back towards noise.
-        The whole picture goes through the tokenizer. Raises ShapeError if it is of another size, ConfigError for a
-        strength below 1 of what is no flow.
+        progress: called with the tokens done and to do. The whole picture goes through the tokenizer. Raises ShapeError
+        if it is of another size, ConfigError for a strength below 1 of what is no flow.
         """
         require(0 <= keep <= 1, "keep", keep, "in [0, 1]")
         _check_number(n)
@@ -187,7 +199,8 @@ class Editor:
         tokens = torch.from_numpy(self.model.encode(picture[None])).expand(n, -1, -1)
         draws = [torch.Generator().manual_seed(derive_seed(seed, "kept", number)) for number in range(n)]
         known = torch.stack([torch.rand(self.prior.grid, generator=generator) < keep for generator in draws])
-        painted = self._paint(tokens, known, seed, has_rest=0 < keep < 1, strength=strength)
+        misfit = self._surprise(tokens, known) if self._is_blind and 0 < keep < 1 else None
+        painted = self._paint(tokens, known, seed, misfit, strength, progress)
         return self.model.decode(painted.numpy(), self.window)
 
     def _complete(
@@ -205,11 +218,16 @@ class Editor:
             place = (slice(top, top + height), slice(left, left + width))
             here = mask[place]
             window_seed = derive_seed(seed, "window", number) if number else seed
-            canvases[:, place[0], place[1]] = self.fill(canvases[:, place[0], place[1]], here, window_seed)
+            before, pixels = total - int(mask.sum()), int(here.sum())
+
+            def within(done: int, tokens: int, before: int = before, pixels: int = pixels) -> None:
+                if progress:
+                    progress(before + pixels * done // tokens, total)
+
+            frames = canvases[:, place[0], place[1]]
+            canvases[:, place[0], place[1]] = self.fill(frames, here, window_seed, within)
             here[:] = False
             number += 1
-            if progress:
-                progress(total - int(mask.sum()), total)
         return canvases
 
     def _best_window(self, mask: np.ndarray) -> tuple[int, int]:
@@ -241,51 +259,112 @@ class Editor:
         row, column = candidates[np.square(candidates - middle).sum(axis=1).argmin()]
         return int(tops[row]), int(lefts[column])
 
-    def fill(self, frames: np.ndarray, mask: np.ndarray, seed: int = 0) -> np.ndarray:
-        """Paint what a mask, bool (H, W), covers in each of some frames of the model's size, uint8 (n, H, W, 3)."""
+    def fill(self, frames: np.ndarray, mask: np.ndarray, seed: int = 0, progress: Progress | None = None) -> np.ndarray:
+        """Paint what a mask, bool (H, W), covers in each of some frames of the model's size, uint8 (n, H, W, 3).
+
+        What is painted meets what is known without a step: the difference is spread over the hole. progress: called
+        with the tokens done and to do.
+        """
+        return blended(frames, self.paint_hole(frames, mask, seed, progress), mask)
+
+    def paint_hole(
+        self, frames: np.ndarray, mask: np.ndarray, seed: int = 0, progress: Progress | None = None
+    ) -> np.ndarray:
+        """Return whole frames, uint8 (n, H, W, 3), as the decoder makes them once a hole is painted: see `fill`."""
         p, (h, w) = self.model.tokenizer.patch_size, self.prior.grid
         padded = np.pad(mask, ((0, h * p - mask.shape[0]), (0, w * p - mask.shape[1])))
         known = torch.from_numpy(~padded.reshape(h, p, w, p).any(axis=(1, 3)))
         smooth = np.stack([_rounded(membrane(frame.astype(np.float64), mask)) for frame in frames])
         tokens = torch.from_numpy(self.model.encode(smooth))
-        has_rest = bool(known.any() and not known.all())
-        painted_tokens = self._paint(tokens, known.expand(len(frames), -1, -1), seed, has_rest)
-        painted = self.model.decode(painted_tokens.numpy(), mask.shape).astype(np.float64)
-        filled = frames.copy()
-        for i, frame in enumerate(frames):
-            offset = membrane(np.where(mask[..., None], 0.0, frame - painted[i]), mask)
-            filled[i][mask] = _rounded(painted[i] + offset)[mask]
-        return filled
+        everywhere, misfit = known.expand(len(frames), -1, -1), None
+        if known.any() and not known.all():
+            misfit = self._surprise(tokens, everywhere) if self._is_blind else self._step(frames, mask, known)
+        painted = self._paint(tokens, everywhere, seed, misfit, progress=progress)
+        return self.model.decode(painted.numpy(), (mask.shape[0], mask.shape[1]))
 
-    def _paint(self, tokens: Tensor, known: Tensor, seed: int, has_rest: bool, strength: float = 1.0) -> Tensor:
+    @property
+    def _is_blind(self) -> bool:
+        """Whether the prior does not see what comes after a hole."""
+        return not isinstance(self.prior, AnyOrderPrior | MaskedPrior | FlowPrior)
+
+    def _surprise(self, tokens: Tensor, known: Tensor) -> Misfit:
+        """Return what tells how many bits known tokens cost after what is painted: bool and int64 (n, h, w)."""
+        given = torch.where(known, tokens, -1)
+
+        def misfit(painted: Tensor, of: Tensor) -> Tensor:
+            bits = self._painter.bits(painted, self.condition, given[of])
+            return torch.where(known[of], bits, 0.0).flatten(1).double().sum(dim=1)
+
+        return misfit
+
+    def _step(self, frames: np.ndarray, mask: np.ndarray, known: Tensor) -> Misfit:
+        """Return what tells how far the decoder is from the known pixels in and beside the patches that are painted.
+
+        frames: uint8 (n, H, W, 3). mask: bool (H, W). known: bool (h, w), which patches are.
+        """
+        p = self.model.tokenizer.patch_size
+        near = F.max_pool2d((~known).float()[None, None], kernel_size=3, stride=1, padding=1)[0, 0].bool().numpy()
+        around = near.repeat(p, axis=0).repeat(p, axis=1)[: mask.shape[0], : mask.shape[1]] & ~mask
+
+        def misfit(painted: Tensor, of: Tensor) -> Tensor:
+            decoded = self.model.decode(painted.numpy(), (mask.shape[0], mask.shape[1]))[:, around].astype(np.float64)
+            return torch.from_numpy(np.square(decoded - frames[of][:, around]).mean(axis=(1, 2)))
+
+        return misfit
+
+    def _paint(
+        self,
+        tokens: Tensor,
+        known: Tensor,
+        seed: int,
+        misfit: Misfit | None,
+        strength: float = 1.0,
+        progress: Progress | None = None,
+    ) -> Tensor:
         """Return tokens (n, h, w) of which those that are not known, bool (n, h, w), are painted.
 
-        has_rest: whether fillings are to be judged by what is known. strength: below 1 to start from the tokens.
+        misfit: by which one of several fillings of each is taken; None to have one alone. strength: below 1 to start
+        from the tokens. progress: called with the tokens done and to do, the last time with all of them done.
         """
-        is_blind = not isinstance(self.prior, AnyOrderPrior | MaskedPrior | FlowPrior)  # to what comes after a hole
-        each = self.edit.candidates if is_blind and has_rest else 1
-        begun = tokens.repeat_interleave(each, dim=0)
-        given = torch.where(known, tokens, -1).repeat_interleave(each, dim=0)
+        each = self.edit.candidates if misfit else 1
+        given, pictures = torch.where(known, tokens, -1), torch.arange(len(tokens)).repeat_interleave(each)
         parts, costs = [], []
-        for numbers in (range(len(given))[start : start + BATCH] for start in range(0, len(given), BATCH)):
-            here = given[numbers.start : numbers.stop]
+        for start in range(0, len(pictures), BATCH):
+            of = pictures[start : start + BATCH]
+
+            def on_tokens(done: int, _: Tensor, start: int = start, count: int = len(of)) -> None:
+                if progress:
+                    progress(start * self.prior.length + count * done, len(pictures) * self.prior.length)
+
             painted = self._painter.paint(
-                numbers,
+                range(start, start + len(of)),
                 seed=seed,
                 settings=self.settings,
                 condition=self.condition,
-                given=here,
-                start=None if strength == 1 else begun[numbers.start : numbers.stop],
+                given=given[of],
+                start=None if strength == 1 else tokens[of],
                 strength=strength,
+                on_tokens=on_tokens,
             )
             parts.append(painted)
-            if each > 1:
-                bits = self._painter.bits(painted, self.condition, here)
-                costs.append(torch.where(here >= 0, bits, 0.0).flatten(1).double().sum(dim=1))
-        if each == 1:
+            if misfit:
+                costs.append(misfit(painted, of))
+        if not misfit:
             return torch.cat(parts)
-        best = torch.cat(costs).view(-1, each).argmin(dim=1) + torch.arange(0, len(given), each)
+        best = torch.cat(costs).view(-1, each).argmin(dim=1) + torch.arange(0, len(pictures), each)
         return torch.cat(parts)[best]
+
+
+def blended(frames: np.ndarray, painted: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Return frames in which what a mask, bool (H, W), covers is as painted, and meets the rest without a step.
+
+    frames, painted: uint8 (n, H, W, 3). The difference at the hole's edge is spread over the hole.
+    """
+    filled = frames.copy()
+    for i, (frame, paint) in enumerate(zip(frames, painted.astype(np.float64), strict=True)):
+        offset = membrane(np.where(mask[..., None], 0.0, frame - paint), mask)
+        filled[i][mask] = _rounded(paint + offset)[mask]
+    return filled
 
 
 def mask_of(picture: np.ndarray) -> np.ndarray:

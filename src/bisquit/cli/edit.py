@@ -108,7 +108,7 @@ def vary(source: Path, keep: float | None, strength: float | None, region: Path 
     picture = read_frame(source)
     if region is None:
         kept_share = (0.5 if strength is None else 0.0) if keep is None else keep
-        _work(lambda editor, progress, **how: editor.vary(picture, kept_share, strength=strength or 1, **how), flags)
+        _work(lambda editor, **how: editor.vary(picture, kept_share, strength=strength or 1, **how), flags)
         return
     if keep is not None or strength is not None:
         raise click.UsageError("--region keeps what is white to the bit: leave out --keep and --strength")
@@ -155,7 +155,7 @@ def _work(edit: Callable[..., np.ndarray], flags: dict[str, Any]) -> None:
     """Load the model, edit, and write what comes out."""
     editor = _editor(**flags)
     number, output = flags["number"], flags["output"]
-    with progress_bar("painting pixels") as progress:
+    with progress_bar("painting") as progress:
         edited = edit(editor, n=number, seed=flags["seed"], progress=progress)
     for i, picture in enumerate(edited):
         write_frame(picture, output if number == 1 else numbered(output, i, number))

@@ -61,7 +61,7 @@ def _edited(editor: Editor, asked: Edit, inputs: Mapping[str, np.ndarray], jobs:
         case Extend():
             return editor.extend(inputs["picture"], asked.left, asked.right, asked.top, asked.bottom, **how)
         case Vary():
-            return editor.vary(inputs["picture"], asked.share, n=asked.n, seed=asked.seed)
+            return editor.vary(inputs["picture"], asked.share, **how)
         case Blend():
             return editor.join(inputs["first"], inputs["second"], asked.band, **how)
         case _:
