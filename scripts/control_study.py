@@ -9,6 +9,7 @@ once for a model and kept in --runs. The last line is one JSON object.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,11 +21,12 @@ from trainings import filled, machine, made_on, save_json
 
 from bisquit.atomic import atomic_file
 from bisquit.captions import load_captions
+from bisquit.engine import Precision
 from bisquit.evaluation.frechet import frechet_distance
 from bisquit.evaluation.generation import described
 from bisquit.evaluation.neighbours import manifold
 from bisquit.features import FeatureNetwork
-from bisquit.frames import FrameSet, contact_sheet, load_frames, write_frame
+from bisquit.frames import FrameSet, contact_sheet, load_frames, spread, write_frame
 from bisquit.generate import Pipeline, load, load_feature_network
 from bisquit.sampling import SamplingConfig
 
@@ -32,7 +34,10 @@ ROOT = Path(__file__).resolve().parent.parent
 IMAGES = ROOT / "docs" / "images"
 SCALES = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 SCHEDULES = ("linear", "cosine")
+STRONG = 3.0
+"""Guidance that schedules lead up to; and, beside the best, for prompts: words leave some doubt."""
 TOP_P = 0.95
+PRECISION: Precision = "int8"
 SHOWN_CLASSES = 5
 Figures = dict[str, float]
 
@@ -80,23 +85,23 @@ def main() -> None:
         )
     best = min(SCALES, key=lambda scale: figures[f"guidance {scale:g}"]["frechet_track"])
     for schedule in SCHEDULES:
-        settings = SamplingConfig(top_p=TOP_P, guidance=best, guidance_schedule=schedule)
-        figures[f"guidance {best:g}, {schedule}"] = study.kept(
-            f"class-{best:g}-{schedule}", lambda settings=settings: by_class(study, settings, options.per_class)
+        settings = SamplingConfig(top_p=TOP_P, guidance=STRONG, guidance_schedule=schedule)
+        figures[f"guidance {STRONG:g}, {schedule}"] = study.kept(
+            f"class-{STRONG:g}-{schedule}", lambda settings=settings: by_class(study, settings, options.per_class)
         )
-    captions, settings = load_captions(options.captions), SamplingConfig(top_p=TOP_P, guidance=best)
-    for name, table in (
-        ("held back", captions.held_back),
-        ("learnt", learnt_like(captions.learnt, captions.held_back)),
-    ):
-        figures[f"prompts {name}"] = study.kept(
-            f"prompts-{name}-{best:g}",
-            lambda table=table: by_prompt(study, settings, table, options.per_prompt),
+    captions = load_captions(options.captions)
+    tables = {"held back": captions.held_back, "learnt": learnt_like(captions.learnt, captions.held_back)}
+    for name, scale in itertools.product(tables, dict.fromkeys((best, STRONG))):
+        settings = SamplingConfig(top_p=TOP_P, guidance=scale)
+        figures[f"prompts {name}, guidance {scale:g}"] = study.kept(
+            f"prompts-{name}-{scale:g}",
+            lambda table=tables[name], settings=settings: by_prompt(study, settings, table, options.per_prompt),
         )
+    settings, in_words = (SamplingConfig(top_p=TOP_P, guidance=scale) for scale in (best, STRONG))
     draw_curve(figures, IMAGES / "control-guidance.png")
     write_frame(classes_sheet(model, settings), IMAGES / "control-classes.jpg")
     prompts = shown_prompts(captions.held_back)
-    write_frame(prompts_sheet(model, settings, list(prompts.values())), IMAGES / "control-prompts.jpg")
+    write_frame(prompts_sheet(model, in_words, list(prompts.values())), IMAGES / "control-prompts.jpg")
     with atomic_file(ROOT / "docs" / "control.md") as partial:
         partial.write_text(page(figures, best, prompts, options))
     print(json.dumps({"figures": figures, "best_guidance": best, "machine": machine()}))
@@ -105,7 +110,7 @@ def main() -> None:
 def balanced(frames: FrameSet, per_class: int) -> np.ndarray:
     """Return so many frames of each class, evenly out of its own."""
     rows = [np.flatnonzero(frames.labels == label) for label in range(len(frames.classes))]
-    return frames[np.concatenate([of[np.linspace(0, len(of) - 1, per_class).astype(np.int64)] for of in rows])]
+    return frames[np.concatenate([of[spread(per_class, len(of))] for of in rows])]
 
 
 def seen(network: FeatureNetwork, frames: FrameSet) -> Figures:
@@ -118,7 +123,7 @@ def seen(network: FeatureNetwork, frames: FrameSet) -> Figures:
 def by_class(study: Study, settings: SamplingConfig, per_class: int) -> Figures:
     """Return how pictures of all classes look."""
     asked = [name for name in study.model.conditions.classes for _ in range(per_class)]
-    frames = study.model.sample(len(asked), seed=0, settings=settings, class_name=asked)
+    frames = study.model.sample(len(asked), seed=0, settings=settings, class_name=asked, precision=PRECISION)
     features, classes = described(study.network, frames)
     real, _ = described(study.network, study.real)
     spread = manifold(features, real)
@@ -134,7 +139,9 @@ def by_class(study: Study, settings: SamplingConfig, per_class: int) -> Figures:
 def by_prompt(study: Study, settings: SamplingConfig, table: Mapping[str, Sequence[str]], per_prompt: int) -> Figures:
     """Return in how many of pictures by prompts the network sees the class that the prompt describes."""
     pairs = [(name, text) for name, texts in table.items() for text in texts for _ in range(per_prompt)]
-    frames = study.model.sample(len(pairs), seed=1, settings=settings, prompt=[text for _, text in pairs])
+    frames = study.model.sample(
+        len(pairs), seed=1, settings=settings, prompt=[text for _, text in pairs], precision=PRECISION
+    )
     _, classes = described(study.network, frames)
     asked = [name for name, _ in pairs]
     return {"accuracy": accuracy(study.network, classes.numpy(), asked), "pictures": float(len(pairs))}
@@ -162,13 +169,17 @@ def shown_prompts(held_back: Mapping[str, Sequence[str]]) -> dict[str, str]:
 def classes_sheet(model: Pipeline, settings: SamplingConfig) -> np.ndarray:
     """Return a picture of each class, in their order."""
     names = model.conditions.classes
-    return contact_sheet(model.sample(len(names), seed=2, settings=settings, class_name=list(names)), columns=5)
+    return contact_sheet(
+        model.sample(len(names), seed=2, settings=settings, class_name=list(names), precision=PRECISION), columns=5
+    )
 
 
 def prompts_sheet(model: Pipeline, settings: SamplingConfig, prompts: Sequence[str], columns: int = 5) -> np.ndarray:
     """Return a row of pictures for each prompt."""
     asked = [prompt for prompt in prompts for _ in range(columns)]
-    return contact_sheet(model.sample(len(asked), seed=3, settings=settings, prompt=asked), columns=columns)
+    return contact_sheet(
+        model.sample(len(asked), seed=3, settings=settings, prompt=asked, precision=PRECISION), columns=columns
+    )
 
 
 def draw_curve(figures: Mapping[str, Figures], path: Path) -> None:
@@ -210,7 +221,15 @@ def page(figures: Mapping[str, Figures], best: float, prompts: Mapping[str, str]
         "| {} | {accuracy:.1%} | {frechet_track:.2f} | {precision:.3f} | {recall:.3f} |".format(name, **found)
         for name, found in of_guidance.items()
     )
-    valid, held_back, learnt = (figures[name] for name in ("valid frames", "prompts held back", "prompts learnt"))
+    valid = figures["valid frames"]
+    said = {
+        (name, scale): figures[f"prompts {name}, guidance {scale:g}"]
+        for name in ("held back", "learnt")
+        for scale in dict.fromkeys((best, STRONG))
+    }
+    by_words = "\n".join(
+        f"| {name} | {scale:g} | {of['pictures']:,.0f} | {of['accuracy']:.1%} |" for (name, scale), of in said.items()
+    )
     about = filled(
         f"`{options.model}` is asked for each of the tracks, {options.per_class} pictures of each, and a network that "
         f"was trained on real frames says which track it sees; of {valid['pictures']:,.0f} frames of races that "
@@ -220,9 +239,8 @@ def page(figures: Mapping[str, Figures], best: float, prompts: Mapping[str, str]
         "that was asked for, and they are less various."
     )
     words = filled(
-        f"At guidance {best:g}, by sentences in place of classes: of {held_back['pictures']:,.0f} pictures by "
-        f"phrasings that no prior has learnt from, {held_back['accuracy']:.1%} are of the right track; of "
-        f"{learnt['pictures']:,.0f} by sentences that it has, {learnt['accuracy']:.1%}."
+        "By sentences in place of classes: phrasings that neither the prior nor what reads words has learnt from, and "
+        "as many of those that they have. A sentence is read as the chance of each track, which the prior is then told."
     )
     listed = "\n".join(f'- "{prompt}" (of {name})' for name, prompt in prompts.items())
     return f"""# Asking for pictures
@@ -240,7 +258,8 @@ Frames in all pictures: SuperTuxKart and its contributors, [supertuxkart.net](ht
 | --- | --- | --- | --- | --- |
 {rows}
 
-All with top-p {TOP_P:g}; guidance is the same for all tokens, but for the last rows, where it grows from 1.
+All in whole numbers and with top-p {TOP_P:g}; guidance is the same for all tokens, but for the last rows, where it
+grows from 1.
 
 ![What guidance does](images/control-guidance.png)
 
@@ -252,7 +271,11 @@ One picture of each track, none picked, in the order of their names:
 
 {words}
 
-A row of pictures for each of these, none picked:
+| sentences | guidance | pictures | right track |
+| --- | --- | --- | --- |
+{by_words}
+
+A row of pictures for each of these, held back, at guidance {STRONG:g}, none picked:
 
 {listed}
 

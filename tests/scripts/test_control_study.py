@@ -47,10 +47,23 @@ def test_the_page_and_the_curve_show_what_was_measured(tmp_path):
     figures = {"valid frames": {"accuracy": 0.998, "pictures": 2066.0}}
     figures |= {f"guidance {scale:g}": of_classes for scale in study.SCALES}
     figures |= {f"guidance 3, {schedule}": of_classes for schedule in study.SCHEDULES}
-    figures |= {f"prompts {name}": {"accuracy": 0.75, "pictures": 430.0} for name in ("held back", "learnt")}
+    figures |= {
+        f"prompts {name}, guidance {scale}": {"accuracy": accuracy, "pictures": 430.0}
+        for name, scale, accuracy in [
+            ("held back", 1, 0.71),
+            ("learnt", 1, 0.9),
+            ("held back", 3, 0.75),
+            ("learnt", 3, 1),
+        ]
+    }
     options = argparse.Namespace(model="told", valid_frames="valid.parquet", per_class=25, per_prompt=5)
-    page = study.page(figures, 3.0, {"icy": "the pole"}, options)
-    for said in ("| 3, cosine | 91.0% | 3.25 | 0.700 | 0.600 |", "99.8%", "75.0%", '"the pole" (of icy)', "430"):
+    page = study.page(figures, 1.0, {"icy": "the pole"}, options)
+    for said in (
+        "| 3, cosine | 91.0% | 3.25 | 0.700 | 0.600 |",
+        "99.8%",
+        "| held back | 3 | 430 | 75.0% |",
+        '"the pole" (of icy)',
+    ):
         assert said in page
     study.draw_curve(figures, tmp_path / "curve.png")
     assert (tmp_path / "curve.png").stat().st_size > 1000
