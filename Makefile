@@ -125,8 +125,8 @@ $(VENV)/.fuzz: $(VENV)/.setup
 	@touch $@
 
 FUZZ_S ?= 60
-fuzz: $(VENV)/.fuzz ## Give the codec damaged and crafted bytes, FUZZ_S=60 seconds
-	$(BIN)/python fuzz/fuzz_codec.py --seconds $(FUZZ_S) $(ARGS)
+fuzz: $(VENV)/.fuzz ## Give damaged and crafted bytes to all that reads any, FUZZ_S=60 seconds over all; ARGS="--only codec"
+	$(BIN)/python fuzz/fuzz.py --seconds $(FUZZ_S) $(ARGS)
 
 faults: $(VENV)/.setup ## Kill every long command at random moments, and write docs/faults.md
 	$(BIN)/python scripts/faults.py $(ARGS)

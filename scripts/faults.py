@@ -1,6 +1,6 @@
-"""Kills every long command at random moments, lets it go on, and says what was lost.
+"""Kills every long command at random moments, or takes from it what it needs, and says what was lost.
 
-    python scripts/faults.py [--times 100] [--only train-tokenizer ...]
+    python scripts/faults.py [--times 100] [--only "train tokenizer" ...]
 
 Each command works on a tiny set, in a process forked from this one, which has imported everything. It is killed
 (SIGKILL, with whatever it started) at a moment drawn evenly from the time that it takes, and started again as its help
@@ -9,6 +9,10 @@ says. Then
     just after the kill   each file under a name that readers take can be read, and what was there before is there
     at the end            what it made is, byte for byte, what it makes when nothing stops it; a run leaves no scrap
 
+Then the same without a kill: files cannot grow any more (as on a full disk, from a size drawn at random on), the folder
+cannot be written to, the clock jumps. Whatever stops a command so must be told in one line, what is
+there must be whole, and once the trouble is over the command goes on to the same end.
+
 docs/faults.md is written anew, from what --record holds of each command: a run that was stopped goes on. The last line
 is one JSON object. It exits with an error if anything was lost.
 """
@@ -16,22 +20,25 @@ is one JSON object. It exits with an error if anything was lost.
 from __future__ import annotations
 
 import argparse
+import errno
 import hashlib
 import importlib
 import json
 import os
 import random
+import resource
 import shutil
 import signal
 import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import date
 from pathlib import Path
 
+import click
 import numpy as np
 import torch
 from PIL import Image
@@ -41,6 +48,7 @@ from bisquit.atomic import atomic_file
 from bisquit.cli.main import VERBS
 from bisquit.cli.main import bisquit as verbs
 from bisquit.codec import Archive
+from bisquit.errors import BisquitError
 from bisquit.frames import encode_png, load_frames
 from bisquit.priors import KINDS
 from bisquit.studio.gallery import Gallery
@@ -83,6 +91,54 @@ class Found:
     """How often it then did what was left, or all, as if nothing had been."""
     lost: list[str] = field(default_factory=list)
     """What went wrong."""
+    told: dict[str, int] = field(default_factory=dict)
+    """How often each trouble stopped it, and it said so in one line."""
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """Something that a command needs and does not get."""
+
+    name: str
+    begin: Callable[[Path, random.Random], object]
+    """Brings it about, in the process that the command is to run in; the folder is the command's."""
+
+
+def fill_disk(folder: Path, moments: random.Random) -> None:
+    """Let no file grow beyond a size, drawn with small ones as likely as large ones."""
+    most = int(2 ** moments.uniform(0, 18))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+
+
+def end_trouble() -> None:
+    """Let files grow again."""
+    hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+
+
+def close_folder(folder: Path, moments: random.Random) -> None:
+    """Have every new file in the folder be refused, as in one that may only be read."""
+    make = os.open
+
+    def refuse(path: str | bytes | int, flags: int, *more: int, **named: int | None) -> int:
+        if flags & os.O_CREAT and str(path).startswith(str(folder)):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return make(path, flags, *more, **named)
+
+    os.open = refuse  # by which temporary files are made; whoever may do anything is not held up by a folder's mode
+
+
+def jump(folder: Path, moments: random.Random) -> None:
+    """Have the clock jump, days back and days on, each time that it is read."""
+    now = time.time
+    time.time = lambda: now() + moments.uniform(-1e6, 1e6)
+
+
+TROUBLES = (
+    Trouble("full disk", fill_disk),
+    Trouble("read-only folder", close_folder),
+    Trouble("jumping clock", jump),
+)
 
 
 def cases(common: Path) -> Iterator[Case]:
@@ -249,10 +305,24 @@ class Ended(Exception):
     """A process that ended with an error."""
 
 
-def run(work: Callable[[Path], object], folder: Path, kill_after_s: float | None = None) -> bool:
+class Told(Ended):
+    """A process that said in one line why it could not go on."""
+
+
+TOLD = 2
+"""Its exit status."""
+
+
+def run(
+    work: Callable[[Path], object],
+    folder: Path,
+    kill_after_s: float | None = None,
+    trouble: Callable[[], object] = lambda: None,
+) -> bool:
     """Do work in a process of its own; kill it after so many seconds, and return whether that was before its end.
 
-    Raises Ended if it ended with an error.
+    trouble: called in that process first. Raises Told if it ended with an error that the command line would tell in
+    one line, Ended if with another.
     """
     log = folder / ".log"
     child = os.fork()
@@ -260,16 +330,23 @@ def run(work: Callable[[Path], object], folder: Path, kill_after_s: float | None
         os.setsid()
         code = 1
         try:
-            output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            output = os.open(os.devnull, os.O_WRONLY)
             os.dup2(output, 1)
             os.dup2(output, 2)
             sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")  # whoever had put others in their place
+            said = log.open("w")
+            trouble()
             work(folder)
             code = 0
+        except (BisquitError, OSError, click.ClickException) as error:  # as `bisquit.cli.main` has it
+            end_trouble()
+            code = TOLD if len(str(error).splitlines()) == 1 else 1
+            said.write(f"{type(error).__name__}: {error}")
         except BaseException:
-            traceback.print_exc()
-            sys.stderr.flush()
+            end_trouble()
+            traceback.print_exc(file=said)
         finally:
+            said.flush()
             os._exit(code)
     if kill_after_s is not None:
         time.sleep(kill_after_s)
@@ -281,12 +358,14 @@ def run(work: Callable[[Path], object], folder: Path, kill_after_s: float | None
     if os.WIFSIGNALED(status):
         return True
     if os.WEXITSTATUS(status):
-        raise Ended((log.read_text(errors="replace").strip().splitlines() or ["no word"])[-1])
+        raise (Told if os.WEXITSTATUS(status) == TOLD else Ended)(
+            (log.read_text(errors="replace").strip().splitlines() or ["no word"])[-1]
+        )
     return False
 
 
-def tried(case: Case, times: int, seed: int = 0) -> Found:
-    """Kill a command so many times."""
+def tried(case: Case, times: int, seed: int = 0, troubles: Sequence[Trouble] = TROUBLES) -> Found:
+    """Kill a command so many times, and give it each trouble as often."""
     moments = random.Random(f"{case.name} {seed}")
     with tempfile.TemporaryDirectory() as scratch:
         calm = Path(scratch) / "calm"
@@ -314,25 +393,64 @@ def tried(case: Case, times: int, seed: int = 0) -> Found:
                 found.lost.append(f"kill {number + 1}: {error}")
                 print(f"  {found.lost[-1]}", flush=True)
             shutil.rmtree(folder)
+        for trouble in troubles:
+            found.told[trouble.name] = 0
+            for number in range(times):
+                folder = Path(scratch) / str(number)
+                folder.mkdir()
+                run(case.prepare, folder)
+                try:
+                    found.told[trouble.name] += is_told(case, folder, trouble, moments, wanted)
+                except Exception as error:
+                    found.lost.append(f"{trouble.name} {number + 1}: {error}")
+                    print(f"  {found.lost[-1]}", flush=True)
+                shutil.rmtree(folder)
     return found
+
+
+def is_told(case: Case, folder: Path, trouble: Trouble, moments: random.Random, wanted: str) -> bool:
+    """Run a command in trouble and once more without; return whether the trouble stopped it, and it said so.
+
+    Raises Ended if it did anything else than to go to its end, or to stop with one line and all whole.
+    """
+    told, drawn = False, random.Random(moments.random())
+    try:
+        run(case.start, folder, trouble=lambda: trouble.begin(folder, drawn))
+    except Told:
+        told = True
+    if bad := unreadable(folder):
+        raise Ended(f"half there: {bad[0]}")
+    if not case.holds(folder):
+        raise Ended("what was there before is not there any more")
+    run(case.go_on, folder)
+    if case.made(folder) != wanted:
+        raise Ended("what it made is not what it makes without trouble")
+    return told
 
 
 def page(record: dict[str, Found]) -> str:
     """Return the page as Markdown."""
+    names = [trouble.name for trouble in TROUBLES]
     rows = "\n".join(
-        f"| {name} | {found.seconds:.1f} | {found.kills} | {found.went_on} | {len(found.lost) or 'nothing'} |"
+        f"| {name} | {found.seconds:.1f} | {found.kills} | {found.went_on} | "
+        + " | ".join(str(found.told.get(trouble, 0)) for trouble in names)
+        + f" | {len(found.lost) or 'nothing'} |"
         for name, found in record.items()
     )
+    rule = " | ".join("---" for _ in names)
     return f"""# What is lost when a command is killed
 
 Every command that takes long, on a tiny set, killed (SIGKILL) at random moments and started again. Just after a kill,
 no file is half there, and what was there before still is; at the end, what it made is, byte for byte, what it makes
-when nothing stops it. "Killed" leaves out the times when it had ended before. Made on {date.today():%d %B %Y}, by
+when nothing stops it. "Killed" leaves out the times when it had ended before. Then as often without a kill: files
+cannot grow beyond a size drawn at random (a full disk), the folder cannot be written to, the clock jumps; how often
+that stopped the command, which then says so in one line and leaves nothing half there. Made on
+{date.today():%d %B %Y}, by
 
     make faults
 
-| command | seconds | killed | went on | lost |
-| --- | --- | --- | --- | --- |
+| command | seconds | killed | went on | {" | ".join(names)} | lost |
+| --- | --- | --- | --- | {rule} | --- |
 {rows}
 """
 

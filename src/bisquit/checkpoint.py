@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -42,6 +42,14 @@ STEP = ".step"
 READER_WEIGHT, READER_BIAS = "reader.weight", "reader.bias"
 """What a prior that knows words has beside its own weights, as float32."""
 
+MOST_TOKENS = 2**14
+"""Tokens of a picture of a prior that is read, at most."""
+MOST_PIXELS = 2**20
+"""Rows and columns of its frames."""
+MOST_BITS = 32
+
+Module = TypeVar("Module", bound=nn.Module)
+
 _ARTICLES = {"tokenizer": "a tokenizer", "prior": "a prior", "features": "a feature network", "tokens": "tokens"}
 
 
@@ -58,9 +66,8 @@ def load_tokenizer(path: str | os.PathLike[str]) -> Tokenizer:
 
 def build_tokenizer(config: Any, tensors: Mapping[str, Tensor], path: str | os.PathLike[str]) -> Tokenizer:
     """Return the tokenizer of a configuration and weights read from `path`. Raises ModelError if they do not fit."""
-    tokenizer = Tokenizer(_settings(TokenizerConfig, config, path))
-    _load_weights(tokenizer, tensors, path)
-    return tokenizer.eval()
+    settings = _settings(TokenizerConfig, config, path)
+    return _built(lambda: Tokenizer(settings), tensors, path).eval()
 
 
 class SavedPrior(NamedTuple):
@@ -98,21 +105,22 @@ def load_prior(path: str | os.PathLike[str]) -> SavedPrior:
     """Read what `save_prior` wrote. Raises ModelError on anything else."""
     tensors, description = read_tensors(path, "prior")
     try:
-        height, width = description["frame_size"]
-        rows, columns = description["grid"]
+        height, width = _whole_numbers(description["frame_size"], 2, MOST_PIXELS)
+        rows, columns = _whole_numbers(description["grid"], 2, MOST_TOKENS)
+        if rows * columns > MOST_TOKENS:
+            raise ValueError(f"a grid of {rows} x {columns} has more than {MOST_TOKENS:,} tokens")
+        (bits,) = _whole_numbers([description["bits"]], 1, MOST_BITS)
         config = _settings(PriorConfig, description.get("config"), path)
-        prior = build_prior(config, description["bits"], (rows, columns))
         conditions = _conditions(description.get("conditions", {}), tensors)
+        prior = _built(lambda: build_prior(config, bits, (rows, columns)), tensors, path)
         if conditions.size != prior.condition_size:
             raise ModelError(
                 f"{path}: its prior takes conditions of {prior.condition_size} numbers, "
                 f"but its classes are {conditions.size}"
             )
-        saved = SavedPrior(prior.eval(), (int(height), int(width)), str(description["tokenizer"]), conditions)
+        return SavedPrior(prior.eval(), (height, width), str(description["tokenizer"]), conditions)
     except (KeyError, TypeError, ValueError, ConfigError) as error:
         raise ModelError(f"{path} describes no prior that this version can build: {error}") from error
-    _load_weights(prior, tensors, path)
-    return saved
 
 
 def _conditions(description: Mapping[str, Any], tensors: dict[str, Tensor]) -> Conditions:
@@ -138,11 +146,9 @@ def load_features(path: str | os.PathLike[str]) -> FeatureNetwork:
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
         raise ModelError(f"{path} names no classes")
     try:
-        network = FeatureNetwork(config, tuple(classes))
+        return _built(lambda: FeatureNetwork(config, tuple(classes)), tensors, path).eval()
     except ConfigError as error:
         raise ModelError(f"{path} describes no feature network that this version can build: {error}") from error
-    _load_weights(network, tensors, path)
-    return network.eval()
 
 
 def write_tensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:
@@ -176,7 +182,7 @@ def read_tensors(path: str | os.PathLike[str], part: str) -> tuple[dict[str, Ten
             return {name: file.get_tensor(name) for name in file.keys()}, description  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{path} cannot be read as safetensors, cut or damaged: {error}") from error
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ModelError(f"{path} is a safetensors file, but none that bisquit wrote") from error
 
 
@@ -197,15 +203,35 @@ def _weights(module: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:
     return tensors
 
 
-def _load_weights(module: nn.Module, tensors: Mapping[str, Tensor], path: str | os.PathLike[str]) -> None:
+def _built(build: Callable[[], Module], tensors: Mapping[str, Tensor], path: str | os.PathLike[str]) -> Module:
+    """Return what `build` makes, with the weights read from `path`.
+
+    A description of some bytes can be of a model of terabytes: so its shape alone is made first, without memory, and is
+    compared with the weights that are there. Raises ModelError if they do not fit.
+    """
+    unfit = f"{path}: weights and configuration do not fit together"
     weights = dict(tensors)
     try:
         for name, codes in tensors.items():
             if codes.dtype == torch.int8:
                 weights[name] = codes * weights.pop(name + STEP).view(codes.shape[:1] + (1,) * (codes.ndim - 1))
+        with torch.device("meta"):
+            shape = {name: value.shape for name, value in build().state_dict().items()}
+        if shape != {name: value.shape for name, value in weights.items()}:
+            raise ModelError(unfit)
+        module = build()
         module.load_state_dict({name: value.float() for name, value in weights.items()})
     except (KeyError, RuntimeError) as error:
-        raise ModelError(f"{path}: weights and configuration do not fit together") from error
+        raise ModelError(unfit) from error
+    return module
+
+
+def _whole_numbers(said: Any, count: int, most: int) -> tuple[int, ...]:
+    """Return so many numbers, each from 1 to `most`. Raises ValueError if that is not what was said."""
+    are_fit = isinstance(said, list) and all(type(one) is int and 0 < one <= most for one in said)
+    if not are_fit or len(said) != count:
+        raise ValueError(f"{said} should be {count} whole numbers from 1 to {most:,}")
+    return tuple(said)
 
 
 def _settings(kind: Any, data: Any, path: str | os.PathLike[str]) -> Any:

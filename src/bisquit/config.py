@@ -7,6 +7,7 @@ checks its ranges in `__post_init__`. The docstring under a field is also the he
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from collections.abc import Mapping
 from typing import Any, Self
@@ -23,7 +24,7 @@ class Settings:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as plain data for JSON."""
-        return TypeAdapter(type(self)).dump_python(self, mode="json")
+        return _adapter(type(self)).dump_python(self, mode="json")
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
@@ -37,7 +38,7 @@ class Settings:
         found: dict[str, str] = {}
         for kind in reversed(cls.__mro__):
             if dataclasses.is_dataclass(kind):
-                properties = TypeAdapter(kind).json_schema()["properties"]
+                properties = _adapter(kind).json_schema()["properties"]
                 found |= {name: field["description"] for name, field in properties.items() if "description" in field}
         return found
 
@@ -63,11 +64,17 @@ def parse_settings(kind: Any, data: Mapping[str, Any]) -> Any:
     Raises ConfigError on a missing, unknown or unfit field.
     """
     try:
-        return TypeAdapter(kind).validate_json(json.dumps(data), strict=True)
+        return _adapter(kind).validate_json(json.dumps(data), strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
         raise ConfigError(f"{getattr(kind, '__name__', 'settings')}: {field}: {first['msg']}") from error
+
+
+@functools.cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    """Return what checks data against a type: it takes far longer to make than to use."""
+    return TypeAdapter(kind)
 
 
 def require(holds: bool, field: str, value: object, wanted: str) -> None:

@@ -18,7 +18,13 @@ from __future__ import annotations
 
 
 class BisquitError(Exception):
-    """Base of every error that bisquit raises on purpose."""
+    """Base of every error that bisquit raises on purpose; its text is one line that a terminal can show.
+
+    For it may quote what stood in a file that somebody else made.
+    """
+
+    def __str__(self) -> str:
+        return "".join(character if character.isprintable() else " " for character in super().__str__())
 
 
 class ConfigError(BisquitError):

@@ -111,7 +111,12 @@ def _begun(journal: Path, asked: Mapping[str, Any]) -> dict[str, Count]:
             f"{journal.parent} holds pictures of another {other}, {lines[0].get(other)} and not {asked.get(other)}: "
             "name a new folder"
         )
-    return {line["track"]: Count(**line["count"]) for line in lines[1:]}
+    try:
+        if not all(isinstance(line["rows"], list) for line in lines[1:]):
+            raise _damaged(journal)
+        return {line["track"]: _count(line["count"]) for line in lines[1:]}
+    except (KeyError, TypeError) as error:
+        raise _damaged(journal) from error
 
 
 def _lines(journal: Path) -> list[dict[str, Any]]:
@@ -122,7 +127,25 @@ def _lines(journal: Path) -> list[dict[str, Any]]:
     whole = written.rfind(b"\n") + 1
     if whole < len(written):
         os.truncate(journal, whole)
-    return [json.loads(line) for line in written[:whole].splitlines()]
+    try:
+        lines = [json.loads(line) for line in written[:whole].splitlines()]
+    except (ValueError, RecursionError) as error:
+        raise _damaged(journal) from error
+    if not all(isinstance(line, dict) for line in lines):
+        raise _damaged(journal)
+    return lines
+
+
+def _count(said: Mapping[str, Any]) -> Count:
+    """Return how far a class is. Raises TypeError if that is not said in whole numbers."""
+    count = Count(**said)
+    if not all(type(number) is int and number >= 0 for number in dataclasses.astuple(count)):
+        raise TypeError("a count is a whole number")
+    return count
+
+
+def _damaged(journal: Path) -> FrameError:
+    return FrameError(f"{journal} is damaged: name a new folder")
 
 
 def _append(journal: Path, line: Mapping[str, Any]) -> None:

@@ -44,7 +44,7 @@ class RunRecord(Settings):
         path = folder / RECORD_FILE
         try:
             return cls.from_dict(json.loads(path.read_text()))
-        except (OSError, ValueError, TypeError, ConfigError) as error:
+        except (OSError, ValueError, TypeError, RecursionError, ConfigError) as error:
             raise RunError(f"{path} is not the record of a run") from error
 
     def save(self, folder: Path) -> None:

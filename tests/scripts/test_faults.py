@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import random
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from faults import Case, Ended, digest, page, run, tried, unreadable
+from faults import TROUBLES, Case, Ended, Told, Trouble, digest, fill_disk, is_told, page, run, tried, unreadable
 
 from bisquit.atomic import atomic_file
 
@@ -48,7 +49,7 @@ SOUND = Case("sound", nothing, slowly(whole), slowly(whole), digest)
 
 
 def test_nothing_is_lost_by_what_writes_whole_files():
-    found = tried(SOUND, 8)
+    found = tried(SOUND, 8, troubles=())
     assert found.lost == []
     assert found.went_on == 8
     assert found.kills > 0
@@ -56,28 +57,28 @@ def test_nothing_is_lost_by_what_writes_whole_files():
 
 
 def test_a_file_that_was_half_there_is_found():
-    lost = tried(replace(SOUND, name="in place", start=slowly(in_place), go_on=slowly(in_place)), 8).lost
+    lost = tried(replace(SOUND, name="in place", start=slowly(in_place), go_on=slowly(in_place)), 8, troubles=()).lost
     assert any("half there: out.json" in one for one in lost)
 
 
 def test_what_does_not_come_out_as_it_should_is_found():
-    found = tried(replace(SOUND, go_on=lambda folder: whole(folder / "out.json", "[1]")), 4)
+    found = tried(replace(SOUND, go_on=lambda folder: whole(folder / "out.json", "[1]")), 4, troubles=())
     assert found.went_on == 0
     assert all("is not what it makes when nothing stops it" in one for one in found.lost)
 
 
 def test_what_was_there_before_and_is_gone_is_found():
-    found = tried(replace(SOUND, holds=lambda folder: (folder / "before").exists()), 4)
+    found = tried(replace(SOUND, holds=lambda folder: (folder / "before").exists()), 4, troubles=())
     assert all("what was there before" in one for one in found.lost)
     kept = replace(SOUND, prepare=lambda folder: (folder / "before").touch(), holds=lambda f: (f / "before").exists())
-    assert tried(kept, 4).lost == []
+    assert tried(kept, 4, troubles=()).lost == []
 
 
 def test_a_command_that_cannot_go_on_is_found_with_its_last_words(tmp_path: Path):
     def refuse(folder: Path) -> None:
         raise ValueError("never again")
 
-    found = tried(replace(SOUND, go_on=refuse), 2)
+    found = tried(replace(SOUND, go_on=refuse), 2, troubles=())
     assert [one.split(": ", 1)[1] for one in found.lost] == ["ValueError: never again"] * 2
     with pytest.raises(Ended, match="never again"):
         run(refuse, tmp_path)
@@ -115,6 +116,45 @@ def test_hidden_files_are_not_looked_at(tmp_path: Path):
 
 
 def test_the_page_has_a_row_for_each_command():
-    text = page({"sound": tried(SOUND, 1)})
+    text = page({"sound": tried(SOUND, 1, troubles=())})
     assert "| sound | 0." in text
     assert "| nothing |" in text
+
+
+def test_trouble_is_told_and_nothing_is_lost_by_what_writes_whole_files():
+    found = tried(SOUND, 2)
+    assert found.lost == []
+    assert found.told["read-only folder"] == 2
+    assert found.told["jumping clock"] == 0
+    assert found.told.keys() == {trouble.name for trouble in TROUBLES}
+
+
+class Smallest(random.Random):
+    """Draws the least of all there is."""
+
+    def uniform(self, a: float, b: float) -> float:
+        return a
+
+
+SMALL = Trouble("full disk", lambda folder, moments: fill_disk(folder, Smallest()))
+
+
+def test_what_is_half_there_after_trouble_is_found(tmp_path: Path):
+    case = replace(SOUND, start=lambda folder: (folder / "out.json").write_text("[0, 0, 0]"))
+    with pytest.raises(Ended, match=r"half there: out\.json"):
+        is_told(case, tmp_path, SMALL, random.Random(0), "")
+
+
+def test_an_end_in_trouble_that_is_not_told_is_found(tmp_path: Path):
+    case = replace(SOUND, start=lambda folder: 1 / 0)
+    with pytest.raises(Ended, match="ZeroDivisionError") as raised:
+        is_told(case, tmp_path, SMALL, random.Random(0), "")
+    assert not isinstance(raised.value, Told)
+
+
+def test_only_what_the_command_line_tells_in_one_line_is_told(tmp_path: Path):
+    def fail(folder: Path) -> None:
+        raise OSError(28, "No space left on device", "x")
+
+    with pytest.raises(Told, match="No space left"):
+        run(fail, tmp_path)

@@ -48,7 +48,7 @@ def load_captions(source: str | os.PathLike[str]) -> Captions:
         shipped = files("bisquit") / "captions" / f"{name}.toml"
         text = shipped.read_text() if name in SHIPPED else Path(name).read_text()
         table = tomllib.loads(text)
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise FrameError(f"{name} is no table of captions ({error}): a TOML file, or {', '.join(SHIPPED)}") from error
     learnt, held_back = {}, {}
     for of_class, entry in table.items():

@@ -86,13 +86,18 @@ def _open(entry: Path) -> FrameSet | None:
         pixels = np.load(entry / _PIXELS_NAME, mmap_mode="r").view(np.ndarray)  # a plain array: cheaper to index
         names, labels = tuple(known["names"]), np.array(known["labels"], dtype=np.int64)
         groups = None if known["groups"] is None else np.array(known["groups"], dtype=np.int64)
-        if pixels.dtype != np.uint8 or list(pixels.shape) != known["shape"]:
-            return None
-        return FrameSet(
-            pixels, np.arange(len(names)), names, tuple(known["classes"]), labels, groups, tuple(known["skipped"])
-        )
-    except (OSError, ValueError, KeyError, TypeError, EOFError):
+        classes, skipped = tuple(known["classes"]), tuple(known["skipped"])
+    except Exception:  # a damaged file fails in as many ways as there are bytes
         return None
+    is_sound = (
+        (pixels.dtype, pixels.ndim, pixels.shape[3:]) == (np.uint8, 4, (3,))
+        and list(pixels.shape) == known.get("shape")
+        and labels.shape == (len(names),) == pixels.shape[:1]
+        and bool(((labels >= -1) & (labels < len(classes))).all())
+        and (groups is None or groups.shape == labels.shape)
+        and all(isinstance(name, str) for name in (*names, *classes, *skipped))
+    )
+    return FrameSet(pixels, np.arange(len(names)), names, classes, labels, groups, skipped) if is_sound else None
 
 
 def _discard(entry: Path) -> None:

@@ -24,7 +24,8 @@ from bisquit.frames.record import CLASS_COLUMNS, RACE_COLUMN, BadFrames, Known, 
 _IMAGE_COLUMN = "image"
 _BATCH_ROWS = 16
 _READ_BUFFER_BYTES = 1 << 20
-_ARROW_ERRORS = (pa.ArrowException, OSError)
+_ARROW_ERRORS = (pa.ArrowException, OSError, ValueError, KeyError, OverflowError)
+"""The last three: names that are no UTF-8, times and zones that there are not."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,7 @@ class TableRecords:
     def _rows(self, shard: _Shard) -> Iterator[Record]:
         row = 0
         for batch in _batches(shard):
+            batch.validate(full=True)  # else lengths that a damaged file names lead out of its memory
             cells = batch.column(_IMAGE_COLUMN).to_pylist()
             classes = _column(batch, shard.class_column, shard.class_names)
             races = _column(batch, shard.race_column)
@@ -103,12 +105,13 @@ def _open_shard(path: Path, name: str) -> _Shard:
     kind = "Arrow" if _is_arrow(path) else "Parquet"
     try:
         schema, n_rows = _open_arrow(path) if _is_arrow(path) else _open_parquet(path)
+        names = schema.names
     except _ARROW_ERRORS as error:
         raise FrameError(f"{name} is no readable {kind} file: {_first_line(error)}") from error
-    if _IMAGE_COLUMN not in schema.names or not _holds_bytes(schema.field(_IMAGE_COLUMN).type):
-        raise FrameError(f"{name} has no column 'image' of encoded pictures: its columns are {', '.join(schema.names)}")
-    class_column = next((column for column in CLASS_COLUMNS if column in schema.names), None)
-    race_column = RACE_COLUMN if RACE_COLUMN in schema.names else None
+    if names.count(_IMAGE_COLUMN) != 1 or not _holds_bytes(schema.field(_IMAGE_COLUMN).type):
+        raise FrameError(f"{name} has no column 'image' of encoded pictures: its columns are {', '.join(names)}")
+    class_column = next((column for column in CLASS_COLUMNS if column in names), None)
+    race_column = RACE_COLUMN if RACE_COLUMN in names else None
     return _Shard(path, name, n_rows, class_column, _class_names(schema, class_column), race_column)
 
 

@@ -48,6 +48,10 @@ from bisquit.priors.causal import LARGEST_SOFTMAX_BITS
 from bisquit.pyramids import averaging, enlarging
 from bisquit.transformer import KeyValueCache, Transformer, TransformerConfig
 
+MOST_SCALES = 64
+MOST_PLACES = 4096
+"""Of all scales together: what each place takes of each other one is held in a table."""
+
 
 @dataclass(frozen=True)
 class PyramidConfig(Settings):
@@ -64,6 +68,7 @@ class PyramidConfig(Settings):
         grows = all(coarse <= fine for pair in pairwise(self.scales) for coarse, fine in zip(*pair, strict=True))
         wanted = "grids of at least 1 x 1, none lower or narrower than the one before it"
         require(bool(self.scales) and min(self.scales[0]) >= 1 and grows, "scales", self.scales, wanted)
+        require(len(self.scales) <= MOST_SCALES, "scales", len(self.scales), f"at most {MOST_SCALES}")
         require_condition_size(self.condition_size)
 
 
@@ -90,11 +95,12 @@ class PyramidPrior(ConditionalPrior, SequentialPrior):
         counts = [math.prod(size) for size in config.scales]
         wanted = f"of {sum(counts)} places, as many as the scales {config.scales} have together"
         require(min(grid) >= 1 and math.prod(grid) == sum(counts), "grid", grid, wanted)
+        require(sum(counts) <= MOST_PLACES, "scales", config.scales, f"of at most {MOST_PLACES:,} places together")
         self.config = config
         self.bits = bits
         self.grid = (int(grid[0]), int(grid[1]))
         self.spans = tuple(slice(end - count, end) for count, end in zip(counts, accumulate(counts), strict=True))
-        scale_of = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+        scale_of = torch.tensor([scale for scale, count in enumerate(counts) for _ in range(count)])
         self.register_buffer("scale_of", scale_of, persistent=False)
         self.register_buffer("pictures", pictures_of_scales(config.scales).float(), persistent=False)
         is_later = scale_of > scale_of.unsqueeze(1)

@@ -85,7 +85,7 @@ class Gallery:
             with self._open() as database:
                 database.executescript(_SCHEMA)
                 self._sweep(database)
-        except (OSError, sqlite3.Error) as error:
+        except OSError as error:
             raise ConfigError(f"{folder} cannot hold a gallery: {error}") from error
 
     def add(self, png: bytes, size: tuple[int, int], recipe: Mapping[str, Any], inputs: Mapping[str, bytes]) -> str:
@@ -173,10 +173,13 @@ class Gallery:
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
         """Yield the database; what is done with it is done whole or not at all."""
-        with closing(sqlite3.connect(self._folder / "gallery.sqlite", timeout=30)) as database:
-            database.execute("PRAGMA foreign_keys = ON")
-            with database:
-                yield database
+        try:
+            with closing(sqlite3.connect(self._folder / "gallery.sqlite", timeout=30)) as database:
+                database.execute("PRAGMA foreign_keys = ON")
+                with database:
+                    yield database
+        except sqlite3.Error as error:  # a full disk, one that may only be read, damage
+            raise ConfigError(f"{self._folder} cannot hold a gallery: {error}") from error
 
 
 def _entry(row: tuple[Any, ...]) -> Entry:

@@ -1,0 +1,157 @@
+"""Bytes from outside against all that reads them: each is read right, or is one clear error.
+
+    python fuzz/fuzz.py [--seconds 60] [--only codec models ...] [--runs 1000000]
+    python fuzz/fuzz.py --random 50000
+
+The first is libFuzzer through atheris, guided by coverage, one target after another, with the inputs that it keeps in
+fuzz/corpus/TARGET; the second mutates at random, without atheris, and so goes under sanitizers too. Models are tiny and
+files lie in memory, so that millions of inputs are an hour's work. What an input means stands at the head of each
+target's module. The last line is one JSON object; it exits with an error if an input did harm, and names its file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import re
+import resource
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import fuzz_codec
+import fuzz_frames
+import fuzz_models
+import fuzz_studio
+import fuzz_texts
+import numpy as np
+import torch
+from target import Target, changed, leave_nothing
+
+ROOT = Path(__file__).resolve().parent.parent
+CORPUS = ROOT / "fuzz" / "corpus"
+CRASHES = ROOT / "build" / "fuzz"
+SLOWEST_S = 10
+TARGETS: dict[str, Target] = {
+    "codec": fuzz_codec.TARGET,
+    "models": fuzz_models.MODELS,
+    "tokens": fuzz_models.TOKENS,
+    "tables": fuzz_frames.TABLES,
+    "pictures": fuzz_frames.PICTURES,
+    "uploads": fuzz_frames.UPLOADS,
+    "cache": fuzz_frames.CACHE,
+    "captions": fuzz_texts.CAPTIONS,
+    "runs": fuzz_texts.RUNS,
+    "journals": fuzz_texts.JOURNALS,
+    "studio": fuzz_studio.STUDIO,
+}
+
+
+def main() -> None:
+    """Fuzz, and say how it went."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=TARGETS, default=[*TARGETS], help="targets, in place of all")
+    parser.add_argument("--seconds", type=int, default=60, help="how long, over all targets")
+    parser.add_argument("--runs", type=int, default=-1, help="inputs a target; without, as many as there is time for")
+    parser.add_argument("--random", type=int, help="so many random inputs a target, without atheris")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    found: dict[str, dict[str, float]] = {}
+    crashes = 0
+    for name in options.only:
+        begin = time.monotonic()
+        if options.random is None:
+            seconds = max(1, options.seconds // len(options.only))
+            executions, has_crashed = fuzz_guided(name, seconds, options.runs)
+        else:
+            executions, has_crashed = fuzz_at_random(TARGETS[name], options.random), False
+        crashes += has_crashed
+        found[name] = {"executions": executions, "seconds": round(time.monotonic() - begin)}
+        print(f"{name}: {executions:,} executions{', a crash' if has_crashed else ''}", flush=True)
+    total = sum(int(one["executions"]) for one in found.values())
+    print(json.dumps({"targets": found, "executions": total, "crashes": crashes}))
+    sys.exit(crashes > 0)
+
+
+def peak_mb() -> float:
+    """Return the most memory that this process had, in 10**6 bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+
+
+def watched(target: Target) -> Callable[[bytes], None]:
+    """Return a target's check, which then also fails where memory grows beyond the target's bound."""
+    for data in target.seeds():
+        target.check(data)  # what is made once is made before the count begins
+    before = peak_mb()
+
+    def one(data: bytes) -> None:
+        target.check(data)
+        assert peak_mb() - before < target.most_growth_mb, "memory grew beyond bounds"
+
+    return one
+
+
+def fuzz_at_random(target: Target, count: int) -> int:
+    """Check the seeds, and random changes to them; return how many inputs that were."""
+    rng, inputs = np.random.default_rng(0), list(target.seeds())
+    one = watched(target)
+    try:
+        for number in range(count):
+            data = inputs[rng.integers(len(inputs))]
+            is_noise = number % 7 == 0
+            rest = rng.bytes(rng.integers(300)) if is_noise else changed(data[1:], rng.bytes(3 * rng.integers(1, 5)))
+            one(data[:1] + rest)
+    finally:
+        leave_nothing()
+    return count + len(inputs)
+
+
+def fuzz_guided(name: str, seconds: int, runs: int) -> tuple[int, bool]:
+    """Run libFuzzer in a process of its own; return how many inputs it tried, and whether one did harm.
+
+    That process ends as libFuzzer has it, which at its exit writes down the input that did.
+    """
+    sys.stdout.flush()
+    with tempfile.TemporaryFile() as said:
+        child = os.fork()
+        if child == 0:
+            os.dup2(said.fileno(), 2)
+            try:
+                be_libfuzzer(name, seconds, runs)
+            except Exception:
+                traceback.print_exc()
+                os._exit(1)
+        _, status = os.waitpid(child, 0)
+        said.seek(0)
+        text = said.read().decode(errors="replace")
+    if status:
+        print(text[-8000:], file=sys.stderr)
+    executed = re.findall(r"number_of_executed_units:\s+(\d+)", text) or re.findall(r"^#(\d+)", text, re.MULTILINE)
+    return int(executed[-1]) if executed else 0, status != 0
+
+
+def be_libfuzzer(name: str, seconds: int, runs: int) -> None:
+    """Be the process that libFuzzer runs in; it exits by itself."""
+    import atheris
+
+    target, corpus = TARGETS[name], CORPUS / name
+    one = watched(target)
+    for function in target.functions():
+        atheris.instrument_func(function)
+    for folder in (corpus, CRASHES):
+        folder.mkdir(parents=True, exist_ok=True)
+    for data in target.seeds():
+        (corpus / hashlib.sha256(data).hexdigest()[:16]).write_bytes(data)
+    flags = [f"-runs={runs}", f"-max_total_time={seconds}", f"-max_len={target.longest}", f"-timeout={SLOWEST_S}"]
+    flags += ["-print_final_stats=1", "-rss_limit_mb=4096", f"-artifact_prefix={CRASHES}/{name}-"]
+    atheris.Setup([sys.argv[0], *flags, str(corpus)], one)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()
