@@ -1,4 +1,7 @@
-"""What a run does beside its steps: average the weights, save its state, stop when asked, draw, and report."""
+"""What a run does beside its steps: average the weights, save its state, stop when asked, draw, and report.
+
+Of several processes, the first alone writes files, draws and reports.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -20,6 +24,7 @@ from torch import Tensor, nn
 
 from bisquit.atomic import atomic_file
 from bisquit.errors import RunError, RunStopped
+from bisquit.processes import largest, own_part
 from bisquit.training.modules import StageModule
 
 STATE_FILE = "last.ckpt"
@@ -108,7 +113,8 @@ class RunState(Checkpoint):
     ) -> None:
         if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
             return
-        if self._signal is not None or time.monotonic() - self._saved_at >= self._interval_s:
+        is_due = self._signal is not None or time.monotonic() - self._saved_at >= self._interval_s
+        if largest(int(is_due)):
             self._save(trainer)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -125,10 +131,11 @@ class RunState(Checkpoint):
         loss = float(trainer.callback_metrics["valid/loss"])
         if loss < self._best_loss:
             self._best_loss = loss
-            self._save_model(model, self._folder)
+            if trainer.is_global_zero:
+                self._save_model(model, self._folder)
         self._should_stop = trainer.should_stop
         epoch = trainer.current_epoch + 1
-        if epoch in self._snapshot_epochs:
+        if epoch in self._snapshot_epochs and trainer.is_global_zero:
             self._save_model(model, self._folder / f"epoch-{epoch:02d}")
         self._save(trainer)
 
@@ -138,16 +145,18 @@ class RunState(Checkpoint):
                 "stopped at once; the same command with --resume goes on from the last saved state", number
             )
         self._signal = number
-        sys.stderr.write("\nstopping after this step; once more stops at once\n")
+        if own_part().index == 0:
+            sys.stderr.write("\nstopping after this step; once more stops at once\n")
 
     def _save(self, trainer: L.Trainer) -> None:
-        with atomic_file(self._folder / STATE_FILE) as partial:
+        state = self._folder / STATE_FILE
+        with atomic_file(state) if trainer.is_global_zero else nullcontext(state) as partial:
             trainer.save_checkpoint(partial)
         self._saved_at = time.monotonic()
-        if self._signal is not None:
+        if signal_number := largest(self._signal or 0):  # that any of the processes was sent
             steps = int(trainer.estimated_stepping_batches)
             message = f"stopped after step {trainer.global_step} of {steps}; the same command with --resume goes on"
-            raise RunStopped(message, self._signal)
+            raise RunStopped(message, signal_number)
 
 
 class Pictures(Callback):
@@ -159,6 +168,8 @@ class Pictures(Callback):
         self._name, self._draw, self._averaged = name, draw, averaged
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
         assert isinstance(pl_module, StageModule)
         model = self._averaged.model if self._averaged else pl_module.model
         was_training = model.training
@@ -200,6 +211,8 @@ class Progress(Callback):
         self._print(trainer, "validated")
 
     def _print(self, trainer: L.Trainer, remark: str) -> None:
+        if not trainer.is_global_zero:
+            return
         metrics = ", ".join(
             f"{name} {float(value):.4g}" for name, value in sorted(trainer.progress_bar_metrics.items())
         )
