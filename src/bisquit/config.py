@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, Self
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -23,7 +24,9 @@ class Settings:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as plain data for JSON."""
-        return TypeAdapter(type(self)).dump_python(self, mode="json")
+        kind: Any = type(self)
+        plain: dict[str, Any] = _adapter(kind).dump_python(self, mode="json")
+        return plain
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
@@ -37,7 +40,7 @@ class Settings:
         found: dict[str, str] = {}
         for kind in reversed(cls.__mro__):
             if dataclasses.is_dataclass(kind):
-                properties = TypeAdapter(kind).json_schema()["properties"]
+                properties = _adapter(kind).json_schema()["properties"]
                 found |= {name: field["description"] for name, field in properties.items() if "description" in field}
         return found
 
@@ -57,13 +60,22 @@ class Settings:
         return dataclasses.replace(self, **changes)  # type: ignore[type-var]
 
 
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    """Return what turns settings of a class, or of a union, into plain data and back.
+
+    It is kept, for to make it reads the source of every class in it.
+    """
+    return TypeAdapter(kind)
+
+
 def parse_settings(kind: Any, data: Mapping[str, Any]) -> Any:
     """Return settings of a class, or of the member of a union that their `kind` names, from plain data.
 
     Raises ConfigError on a missing, unknown or unfit field.
     """
     try:
-        return TypeAdapter(kind).validate_json(json.dumps(data), strict=True)
+        return _adapter(kind).validate_json(json.dumps(data), strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
