@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch import distributed as group
 
-from bisquit.errors import RunError
+from bisquit.errors import ProcessLost
 
 T = TypeVar("T")
 
@@ -102,7 +102,7 @@ def largest(number: int) -> int:
 def on_first(work: Callable[[], T]) -> T:
     """Have the first process alone do something, and return to all what it returned. It communicates.
 
-    Raises what the work raised in the first process, RunError in the others.
+    Raises what the work raised in the first process, ProcessLost in the others.
     """
     part = own_part()
     if part.count == 1:
@@ -118,5 +118,5 @@ def on_first(work: Callable[[], T]) -> T:
     group.broadcast_object_list(answer)
     returned, wrong = answer
     if wrong is not None:
-        raise RunError(f"the first process cannot go on: {wrong}")
+        raise ProcessLost(f"the first process cannot go on: {wrong}")
     return returned  # type: ignore[return-value]

@@ -198,20 +198,19 @@ def _passed_on(started: Sequence[subprocess.Popen[bytes]]) -> Iterator[None]:
 def _first_to_fail(started: Sequence[subprocess.Popen[bytes]]) -> int:
     """Wait until all processes have ended; return the number of the one whose end explains it.
 
-    Once one has failed the others wait for it in vain. They are ended after a while, and do not count; of those that
-    failed at the same time, one that was killed explains the others.
+    Once one has failed the others wait for it in vain. Those that do not end within a while are ended, and do not
+    count. Of the others, one that was killed explains most, then one that broke, then one that says what is wrong, and
+    least one that but lost another.
     """
-    while not (failed := [local for local, process in enumerate(started) if process.poll()]):
+    while not any(process.poll() for process in started):
         if all(process.poll() == 0 for process in started):
             return 0
         time.sleep(POLL_S)
-    time.sleep(POLL_S)
-    failed = [local for local, process in enumerate(started) if process.poll()]
-    first = min(failed, key=lambda local: (started[local].returncode in (*EXPECTED, LOST), local))
     deadline = time.monotonic() + GRACE_S
     while time.monotonic() < deadline and any(process.poll() is None for process in started):
         time.sleep(POLL_S)
-    return first
+    failed = {local: process.returncode for local, process in enumerate(started) if process.returncode}
+    return min(failed, key=lambda local: (failed[local] == LOST, failed[local] in EXPECTED, failed[local] > 0, local))
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
