@@ -39,6 +39,7 @@ from bisquit.training import (
 )
 from bisquit.training.launch import LOST, joined
 from bisquit.training.modules import FeaturesModule, PriorModule, StageModule, TokenizerModule
+from bisquit.training.sharding import whole
 from bisquit.training.sharpening import Sharpening
 from bisquit.transformer import TransformerConfig
 
@@ -59,6 +60,7 @@ CASES = {
     **{f"{config.kind} tokenizer": config for config in QUANTIZERS},
     "features": None,
 }
+SHARDED = ("raster", "pyramid")
 RESUMED = (*(config().kind for config in PRIORS), "bsq tokenizer", "vq tokenizer")
 
 
@@ -126,7 +128,7 @@ def watched(before_step: Callable[[StageModule], None] = lambda module: None) ->
     before = StageModule.on_before_optimizer_step
 
     def on_before_optimizer_step(module: StageModule, optimizer: torch.optim.Optimizer) -> None:
-        gradients = [p.grad.flatten() for p in module.parameters() if p.grad is not None]
+        gradients = [whole(p.grad).flatten() for p in module.parameters() if p.grad is not None]
         measured.gradients.append(torch.cat(gradients).clone())
         before(module, optimizer)
 
@@ -153,7 +155,7 @@ def never_stopped(case: str, out: Path, transformer: TransformerConfig) -> Measu
     return measured
 
 
-def stopped(case: str, out: Path, transformer: TransformerConfig) -> Measured:
+def stopped(case: str, out: Path, transformer: TransformerConfig, **changes: Any) -> Measured:
     """Train with a stop that the last process alone is asked for, and go on."""
 
     def stop(module: StageModule) -> None:
@@ -161,9 +163,9 @@ def stopped(case: str, out: Path, transformer: TransformerConfig) -> Measured:
             os.kill(os.getpid(), signal.SIGINT)
 
     with watched(stop) as first, pytest.raises(RunStopped, match=f"after step {STOPPED_AT + 1} of {STEPS}"):
-        train(case, out, transformer)
+        train(case, out, transformer, **changes)
     with watched() as measured:
-        train(case, out, transformer, resume=True)
+        train(case, out, transformer, resume=True, **changes)
     measured.losses[:0] = first.losses
     measured.gradients[:0] = first.gradients
     measured.valid_loss, measured.weights = state(out)
@@ -173,6 +175,9 @@ def stopped(case: str, out: Path, transformer: TransformerConfig) -> Measured:
 def measure(folder: Path, resumed: Sequence[str]) -> dict[str, Measured]:
     """Carry out every training with nothing dropped out, and some with dropout, with a stop and without."""
     measured = {f"{case}, still": never_stopped(case, folder / case / "still", STILL) for case in CASES}
+    if own_part().count > 1:
+        for case in SHARDED:
+            measured[f"{case}, sharded"] = stopped(case, folder / case / "sharded", STILL, sharded=True)
     for case in resumed:
         measured[f"{case}, dropping"] = never_stopped(case, folder / case / "dropping", DROPPING)
         measured[f"{case}, stopped"] = stopped(case, folder / case / "stopped", DROPPING)

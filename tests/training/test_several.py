@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.training.several import CASES, KILLED_AT, RESUMED, STEPS, Measured, load, measure, state
+from tests.training.several import CASES, KILLED_AT, RESUMED, SHARDED, STEPS, Measured, load, measure, state
 
 from bisquit.errors import ConfigError
+from bisquit.training import FeaturesRecipe, TokenizerRecipe, TrainingConfig
 from bisquit.training.data import Batches
 from bisquit.training.launch import Processes, launch
 
@@ -65,6 +66,24 @@ def assert_equal(ours: Measured, wanted: Measured) -> None:
 @pytest.mark.parametrize("case", ALONE)
 def test_a_prior_that_was_stopped_goes_on_as_if_it_had_not_been(case: str, alone):
     assert_equal(alone[f"{case}, stopped"], alone[f"{case}, dropping"])
+
+
+@pytest.mark.parametrize("case", SHARDED)
+def test_a_prior_that_two_processes_divide_is_that_of_one_though_it_was_stopped(case: str, alone, both):
+    wanted = alone[f"{case}, still"]
+    for measured in both:
+        ours = measured[f"{case}, sharded"]
+        assert len(ours.losses) == STEPS
+        assert ours.losses == pytest.approx(wanted.losses, rel=1e-3)
+        assert ours.valid_loss == pytest.approx(wanted.valid_loss, rel=1e-3)
+        for step in (0, STEPS - 1):
+            assert_near(ours.gradients[step], wanted.gradients[step], 1e-4)
+
+
+@pytest.mark.parametrize("recipe", [TokenizerRecipe, FeaturesRecipe])
+def test_what_is_not_a_prior_is_not_divided(recipe: type):
+    with pytest.raises(ConfigError, match="sharded is True"):
+        recipe(training=TrainingConfig(sharded=True))
 
 
 @pytest.mark.parametrize("case", RESUMED)

@@ -26,6 +26,7 @@ from bisquit.atomic import atomic_file
 from bisquit.errors import RunError, RunStopped
 from bisquit.processes import largest, own_part
 from bisquit.training.modules import StageModule
+from bisquit.training.sharding import shard, whole
 
 STATE_FILE = "last.ckpt"
 
@@ -36,21 +37,30 @@ class AveragedWeights(WeightAveraging):
     The average of the first steps is a shorter one, (1 + n) / (10 + n), so that the first weights are soon forgotten.
     """
 
-    def __init__(self, decay: float) -> None:
+    def __init__(self, decay: float, sharded: bool = False) -> None:
+        """sharded: whether each process keeps a part of the average, as of the weights."""
+
         def average(averaged: Sequence[Tensor], current: Sequence[Tensor], n: Tensor | int) -> None:
             share = 1 - min(decay, (1 + float(n)) / (10 + float(n)))
             for ours, theirs in zip(averaged, current, strict=True):
                 ours.lerp_(theirs, share)
 
         super().__init__(multi_avg_fn=average, use_buffers=False)  # buffers are taken as they are
+        self._sharded = sharded
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert self._average_model is not None
         self._average_model.to(pl_module.device)  # it was made before the module was moved there
+        if self._sharded:
+            shard(self._average_model.module)
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(trainer, pl_module, checkpoint)
+        checkpoint["state_dict"] = whole(checkpoint["state_dict"])
 
     @property
     def model(self) -> nn.Module:
-        """The model with the averaged weights."""
+        """The model with the averaged weights, of which this process may have but a part."""
         assert self._average_model is not None
         module = self._average_model.module
         assert isinstance(module, StageModule)
@@ -70,10 +80,11 @@ class RunState(Checkpoint):
         folder: Path,
         save_model: Callable[[nn.Module, Path], None],
         interval_minutes: float,
-        snapshot_epochs: tuple[int, ...] = (),
-        averaged: AveragedWeights | None = None,
+        snapshot_epochs: tuple[int, ...],
+        shown: Callable[[], nn.Module],
     ) -> None:
-        self._folder, self._save_model, self._averaged = folder, save_model, averaged
+        """shown: returns the model that is to be saved; all processes must call it."""
+        self._folder, self._save_model, self._shown = folder, save_model, shown
         self._interval_s = 60 * interval_minutes
         self._snapshot_epochs = snapshot_epochs
         self._best_loss = float("inf")
@@ -126,8 +137,7 @@ class RunState(Checkpoint):
             )
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        assert isinstance(pl_module, StageModule)
-        model = self._averaged.model if self._averaged else pl_module.model
+        model = self._shown()
         loss = float(trainer.callback_metrics["valid/loss"])
         if loss < self._best_loss:
             self._best_loss = loss
@@ -162,16 +172,14 @@ class RunState(Checkpoint):
 class Pictures(Callback):
     """Logs a picture of what the model makes after each epoch."""
 
-    def __init__(
-        self, name: str, draw: Callable[[nn.Module], np.ndarray], averaged: AveragedWeights | None = None
-    ) -> None:
-        self._name, self._draw, self._averaged = name, draw, averaged
+    def __init__(self, name: str, draw: Callable[[nn.Module], np.ndarray], shown: Callable[[], nn.Module]) -> None:
+        """shown: returns the model that is to draw; all processes must call it."""
+        self._name, self._draw, self._shown = name, draw, shown
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        model = self._shown()
         if not trainer.is_global_zero:
             return
-        assert isinstance(pl_module, StageModule)
-        model = self._averaged.model if self._averaged else pl_module.model
         was_training = model.training
         picture = self._draw(model.eval())
         model.train(was_training)

@@ -33,6 +33,7 @@ from bisquit.training.data import Batch, Labelled
 from bisquit.training.muon import MuonAdamW
 from bisquit.training.recipes import TokenizerRecipe
 from bisquit.training.settings import TrainingConfig
+from bisquit.training.sharding import whole
 from bisquit.training.sharpening import PatchDiscriminator, PerceptualDistance
 from bisquit.transformer import Attention, Block, Transformer
 
@@ -111,7 +112,7 @@ class StageModule(L.LightningModule):
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Clip the gradient, and log what its norm was before. Raises RunError if that is not finite and stops."""
-        norm = nn.utils.clip_grad_norm_(self.parameters(), self.settings.gradient_clip or math.inf)
+        norm = whole(nn.utils.clip_grad_norm_(self.parameters(), self.settings.gradient_clip or math.inf))
         if not torch.isfinite(norm):
             self._leave_out_step(float(norm))
         elif self.keeps_figures(self.global_step):

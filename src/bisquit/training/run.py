@@ -12,6 +12,7 @@ logs/                        TensorBoard's curves and pictures
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 import platform
@@ -42,6 +43,7 @@ from bisquit.training.memory import freed_memory_kept
 from bisquit.training.modules import StageModule
 from bisquit.training.recipes import FeaturesRecipe, PriorRecipe, TokenizerRecipe
 from bisquit.training.settings import TrainingConfig
+from bisquit.training.sharding import ShardedStrategy, filled
 
 
 def fit(
@@ -59,14 +61,21 @@ def fit(
     Raises RunError if another process trains in that folder.
     """
     settings = module.settings
-    averaged = AveragedWeights(settings.ema_decay) if settings.ema_decay else None
+    is_sharded = settings.sharded and own_part().count > 1
+    averaged = AveragedWeights(settings.ema_decay, is_sharded) if settings.ema_decay else None
+    blank = copy.deepcopy(module.model) if is_sharded else None
+
+    def shown() -> nn.Module:
+        model = averaged.model if averaged else module.model
+        return filled(blank, model) if blank else model
+
     patience = settings.early_stopping_epochs
     callbacks: Sequence[Callback | None] = (
         averaged,
         Progress(batches.batch_size),
-        Pictures(pictured, draw, averaged) if draw else None,
+        Pictures(pictured, draw, shown) if draw else None,
         EarlyStopping("valid/loss", patience=patience) if patience else None,
-        RunState(out, save, settings.checkpoint_minutes, settings.snapshot_epochs, averaged),
+        RunState(out, save, settings.checkpoint_minutes, settings.snapshot_epochs, shown),
     )
     state = out / STATE_FILE
     with ExitStack() as stack, _quiet_lightning(), freed_memory_kept():
@@ -75,7 +84,7 @@ def fit(
         trainer = L.Trainer(
             max_epochs=settings.epochs,
             accelerator="cuda" if torch.cuda.is_available() else "cpu",
-            **_processes(),
+            **_processes(is_sharded),
             precision="bf16-mixed" if record.precision == "bf16" else "32-true",
             callbacks=[callback for callback in callbacks if callback is not None],
             logger=TensorBoardLogger(out, name="logs", version="", purge_step=step),
@@ -88,14 +97,18 @@ def fit(
         on_first(lambda: record.replace(finished=True).save(out))
 
 
-def _processes() -> dict[str, Any]:
+def _processes(is_sharded: bool) -> dict[str, Any]:
     """Return what tells Lightning of the processes that train together, which are there already."""
     count = own_part().count
     if count == 1:
         return {"devices": 1}
     on_this_machine = int(os.environ["LOCAL_WORLD_SIZE"])
-    # What is no parameter is worked out alike by all, and so nothing needs to be sent.
-    strategy = DDPStrategy(cluster_environment=TorchElasticEnvironment(), broadcast_buffers=False)
+    environment = TorchElasticEnvironment()
+    strategy = (
+        ShardedStrategy(cluster_environment=environment)
+        if is_sharded
+        else DDPStrategy(cluster_environment=environment, broadcast_buffers=False)  # all work out the same ones
+    )
     return {"devices": on_this_machine, "num_nodes": count // on_this_machine, "strategy": strategy}
 
 
