@@ -165,6 +165,7 @@ def test_frames_that_are_not_there_are_refused(tmp_path: Path, tokenizer: Tokeni
         collected(str(tmp_path))
 
 
+@pytest.mark.filterwarnings("ignore::Warning:ray")  # of Ray about its own use of itself
 def test_ray_makes_the_shards_that_one_process_makes(
     tmp_path: Path, frames: FrameSet, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ):
