@@ -9,7 +9,7 @@ DEMO := runs/demo
 export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo train-demo seed results ablations scaling compare-priors tokenizers editing control augmentation bench bench-sampling bench-codec exact docs test test-browser sanitize fuzz faults check format constraints clean
+.PHONY: help setup demo train-demo seed results ablations scaling compare-priors tokenizers editing control augmentation bench bench-sampling bench-codec bench-scale exact docs test test-browser sanitize fuzz faults check format constraints clean
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -87,6 +87,10 @@ bench-codec: $(VENV)/.bench ## Measure the codec against others and write docs/c
 	@test -n "$(FRAMES)" || { echo "make bench-codec needs FRAMES=..." >&2; exit 1; }
 	$(BIN)/python benchmarks/codec.py --frames '$(FRAMES)' $(ARGS)
 
+bench-scale: $(VENV)/.setup ## Measure two processes and workers against one, and shards of a million frames, and write docs/scale.md: hours; ARGS=--frames=...
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt --editable '.[dev,ray]'
+	$(BIN)/python benchmarks/scale.py $(ARGS)
+
 exact: $(VENV)/.bench ## Compare the codec's bytes and pixels over every way to compute them, and write docs/exactness.md: FRAMES=...
 	@test -n "$(FRAMES)" || { echo "make exact needs FRAMES=..." >&2; exit 1; }
 	$(BIN)/python benchmarks/exactness.py --frames '$(FRAMES)' $(ARGS)
@@ -147,7 +151,7 @@ constraints: ## Resolve every dependency anew but PyTorch, and pin it in constra
 	@scratch=$$(mktemp -d) && trap 'rm -rf "$$scratch"' EXIT && \
 	$(PYTHON) -m venv "$$scratch/venv" && \
 	sed '/^torch==/q' constraints.txt > "$$scratch/pins" && \
-	"$$scratch/venv/bin/python" -m pip install -qq --disable-pip-version-check --constraint "$$scratch/pins" '.[dev,bench,browser,docs,fuzz,hub,onnx,video]' && \
+	"$$scratch/venv/bin/python" -m pip install -qq --disable-pip-version-check --constraint "$$scratch/pins" '.[dev,bench,browser,docs,fuzz,hub,onnx,ray,video]' && \
 	"$$scratch/venv/bin/python" -m pip freeze --all --exclude bisquit --exclude pip --exclude torch >> "$$scratch/pins" && \
 	cat "$$scratch/pins" > constraints.txt
 

@@ -7,9 +7,9 @@ checks its ranges in `__post_init__`. The docstring under a field is also the he
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, Self
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -24,7 +24,9 @@ class Settings:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as plain data for JSON."""
-        return _adapter(type(self)).dump_python(self, mode="json")
+        kind: Any = type(self)
+        plain: dict[str, Any] = _adapter(kind).dump_python(self, mode="json")
+        return plain
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
@@ -58,6 +60,15 @@ class Settings:
         return dataclasses.replace(self, **changes)  # type: ignore[type-var]
 
 
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    """Return what turns settings of a class, or of a union, into plain data and back.
+
+    It is kept, for to make it reads the source of every class in it.
+    """
+    return TypeAdapter(kind)
+
+
 def parse_settings(kind: Any, data: Mapping[str, Any]) -> Any:
     """Return settings of a class, or of the member of a union that their `kind` names, from plain data.
 
@@ -69,12 +80,6 @@ def parse_settings(kind: Any, data: Mapping[str, Any]) -> Any:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
         raise ConfigError(f"{getattr(kind, '__name__', 'settings')}: {field}: {first['msg']}") from error
-
-
-@functools.cache
-def _adapter(kind: Any) -> TypeAdapter[Any]:
-    """Return what checks data against a type: it takes far longer to make than to use."""
-    return TypeAdapter(kind)
 
 
 def require(holds: bool, field: str, value: object, wanted: str) -> None:

@@ -9,7 +9,8 @@
     ├── ConditionError   a class or a prompt that a model cannot be asked for
     ├── CodecError       compressed pictures that cannot be read: damaged, cut, of another model or format version
     └── RunError         a training run that cannot start, or cannot go on
-        └── RunStopped   a training run that was asked to stop, saved its state, and can be resumed
+        ├── RunStopped   a training run that was asked to stop, saved its state, and can be resumed
+        └── ProcessLost  a training run of several processes of which another one died; it can be resumed
 
 The command line prints the one line of a `BisquitError` and exits with 2; a traceback is a bug.
 """
@@ -65,3 +66,7 @@ class RunStopped(RunError):
     def __init__(self, message: str, signal_number: int) -> None:
         super().__init__(message)
         self.signal_number = signal_number
+
+
+class ProcessLost(RunError):
+    """Another process of a training run died; `--resume` goes on from the last saved state."""

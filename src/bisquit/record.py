@@ -17,7 +17,7 @@ from bisquit.config import Settings
 from bisquit.errors import ConfigError, RunError
 
 RECORD_FILE = "run.json"
-_OF_NO_CONSEQUENCE = ("checkpoint_minutes", "snapshot_epochs")  # settings that change no loss
+_OF_NO_CONSEQUENCE = ("checkpoint_minutes", "snapshot_epochs", "sharded")  # settings that change no loss
 
 
 @dataclass(frozen=True)

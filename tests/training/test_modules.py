@@ -95,9 +95,9 @@ def test_each_step_is_augmented_from_a_seed_of_its_own(train, monkeypatch: pytes
     seeds: list[int] = []
     augment = modules.augment
 
-    def watched(x: torch.Tensor, settings: object, generator: torch.Generator) -> torch.Tensor:
+    def watched(x: torch.Tensor, settings: object, generator: torch.Generator, part: object) -> torch.Tensor:
         seeds.append(generator.initial_seed())
-        return augment(x, settings, generator)
+        return augment(x, settings, generator, part)
 
     monkeypatch.setattr(modules, "augment", watched)
     train("tokenizer", tmp_path)

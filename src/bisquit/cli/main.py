@@ -15,6 +15,7 @@ VERBS = {
     "frames": ("bisquit.cli.frames", "Take frames to train on from videos and screenshots."),
     "train": ("bisquit.cli.train", "Train a tokenizer, a prior over its tokens, or a network of features."),
     "tokenize": ("bisquit.cli.tokenize", "Turn a set of frames into a file of tokens."),
+    "shards": ("bisquit.cli.shards", "Turn frames on any storage into shards of tokens, on one machine or many."),
     "sample": ("bisquit.cli.sample", "Paint new frames."),
     "edit": ("bisquit.cli.edit", "Fill, extend, vary, join or tile pictures."),
     "augment": ("bisquit.cli.augment", "Paint labelled frames to train others with."),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,21 +24,25 @@ from bisquit.cli.options import (
     report_skipped,
 )
 from bisquit.cli.settings import override, settings_options
+from bisquit.errors import ProcessLost
 from bisquit.frames import BUNDLED, FrameSet, load_splits
 from bisquit.generate import load, load_feature_network, shipped_models
 from bisquit.hub import HUB_SCHEME
 from bisquit.presets import PRESETS, get_preset
 from bisquit.priors import KINDS, of_kind
+from bisquit.processes import on_first
 from bisquit.quantizers import default_quantizer, quantizer_kinds
 from bisquit.tokens import FreshTokens, TokenSet
 from bisquit.training import (
     FeaturesRecipe,
     PriorRecipe,
+    Processes,
     TokenizerRecipe,
     train_features,
     train_prior,
     train_tokenizer,
 )
+from bisquit.training.launch import LOST, is_of_torchrun, is_process_of_many, joined, launch
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 PRESET = Named("preset", lambda: PRESETS)
@@ -61,6 +67,29 @@ def _run_on_frames_options(function: Function) -> Function:
     return function
 
 
+def _processes_options(function: Function) -> Function:
+    """Add the flags that say how many processes train together; the command then is run by each of them."""
+
+    @settings_options(Processes)
+    @functools.wraps(function)
+    def run(**given: Any) -> None:
+        names = Processes().to_dict()
+        processes = override(Processes(), {name: given.pop(name) for name in names})
+        if processes.count > 1 and not is_process_of_many():
+            if status := launch([sys.executable, "-m", "bisquit", *sys.argv[1:]], processes):
+                sys.exit(status)
+            return
+        try:
+            with joined():
+                function(**given)
+        except ProcessLost:
+            if is_of_torchrun():
+                raise
+            sys.exit(LOST)
+
+    return run  # type: ignore[return-value]
+
+
 @click.group()
 def command() -> None:
     """Train a tokenizer, a prior over its tokens, or a feature network, which judges what they paint.
@@ -79,6 +108,7 @@ def command() -> None:
 @click.option("--start", type=MODEL, help="A tokenizer to start from: what fits of it; more bits grow from its own.")
 @click.option("--features", type=OUTPUT, help="The network for --perceptual-weight; else the one that ships.")
 @settings_options(TokenizerRecipe)
+@_processes_options
 def tokenizer(
     preset: str,
     frames: str,
@@ -101,8 +131,7 @@ def tokenizer(
     train_tokenizer(
         recipe, train, valid, out, resume=resume, preset=preset, sources=sources, start=begun, network=network
     )
-    write_card(out)
-    click.echo(f"tokenizer in {out}")
+    on_first(lambda: _say_what_is_in(out, "tokenizer"))
 
 
 @command.command()
@@ -124,6 +153,7 @@ def tokenizer(
 @frames_options
 @part_option
 @settings_options(PriorRecipe)
+@_processes_options
 def prior(
     preset: str,
     kind: str | None,
@@ -166,13 +196,13 @@ def prior(
         start_conditions=begun.conditions if begun else None,
         captions=sentences,
     )
-    write_card(out)
-    click.echo(f"model in {out}")
+    on_first(lambda: _say_what_is_in(out, "model"))
 
 
 @command.command()
 @_run_on_frames_options
 @settings_options(FeaturesRecipe)
+@_processes_options
 def features(
     preset: str,
     frames: str,
@@ -187,7 +217,12 @@ def features(
     recipe = override(get_preset(preset).features, given)
     train, valid, sources = _read(frames, valid_frames, size, skip_bad)
     train_features(recipe, train, valid, out, resume=resume, preset=preset, sources=sources)
-    click.echo(f"feature network in {out}")
+    on_first(lambda: click.echo(f"feature network in {out}"))
+
+
+def _say_what_is_in(out: Path, made: str) -> None:
+    write_card(out)
+    click.echo(f"{made} in {out}")
 
 
 def _tokenizer_recipe(preset: str, quantizer: str | None, given: Mapping[str, Any]) -> TokenizerRecipe:

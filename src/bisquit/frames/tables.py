@@ -21,7 +21,7 @@ from bisquit.errors import FrameError
 from bisquit.frames.listing import ARROW_SUFFIX, Listing
 from bisquit.frames.record import CLASS_COLUMNS, RACE_COLUMN, BadFrames, Known, Record
 
-_IMAGE_COLUMN = "image"
+IMAGE_COLUMN = "image"
 _BATCH_ROWS = 16
 _READ_BUFFER_BYTES = 1 << 20
 _ARROW_ERRORS = (pa.ArrowException, OSError, ValueError, KeyError, OverflowError)
@@ -43,7 +43,7 @@ class _Shard:
     @property
     def columns(self) -> list[str]:
         """The columns to read."""
-        return [_IMAGE_COLUMN, *(column for column in (self.class_column, self.race_column) if column is not None)]
+        return [IMAGE_COLUMN, *(column for column in (self.class_column, self.race_column) if column is not None)]
 
 
 class TableRecords:
@@ -77,9 +77,9 @@ class TableRecords:
         row = 0
         for batch in _batches(shard):
             batch.validate(full=True)  # else lengths that a damaged file names lead out of its memory
-            cells = batch.column(_IMAGE_COLUMN).to_pylist()
-            classes = _column(batch, shard.class_column, shard.class_names)
-            races = _column(batch, shard.race_column)
+            cells = batch.column(IMAGE_COLUMN).to_pylist()
+            classes = values_of(batch, shard.class_column, shard.class_names)
+            races = values_of(batch, shard.race_column)
             for cell, class_name, race in zip(cells, classes, races, strict=True):
                 # An empty cell goes on as no bytes: the decoder reports it as it does any broken picture.
                 encoded = cell["bytes"] if isinstance(cell, dict) else cell
@@ -108,11 +108,11 @@ def _open_shard(path: Path, name: str) -> _Shard:
         names = schema.names
     except _ARROW_ERRORS as error:
         raise FrameError(f"{name} is no readable {kind} file: {_first_line(error)}") from error
-    if names.count(_IMAGE_COLUMN) != 1 or not _holds_bytes(schema.field(_IMAGE_COLUMN).type):
+    if names.count(IMAGE_COLUMN) != 1 or not holds_bytes(schema.field(IMAGE_COLUMN).type):
         raise FrameError(f"{name} has no column 'image' of encoded pictures: its columns are {', '.join(names)}")
     class_column = next((column for column in CLASS_COLUMNS if column in names), None)
     race_column = RACE_COLUMN if RACE_COLUMN in names else None
-    return _Shard(path, name, n_rows, class_column, _class_names(schema, class_column), race_column)
+    return _Shard(path, name, n_rows, class_column, class_names_of(schema, class_column), race_column)
 
 
 def _is_arrow(path: Path) -> bool:
@@ -131,7 +131,7 @@ def _open_arrow(path: Path) -> tuple[pa.Schema, int]:
         return stream.schema, sum(len(batch) for batch in stream)
 
 
-def _class_names(schema: pa.Schema, column: str | None) -> tuple[str, ...]:
+def class_names_of(schema: pa.Schema, column: str | None) -> tuple[str, ...]:
     """Return the names of classes that a column has as numbers, as `datasets` notes them; none where it does not."""
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
@@ -140,14 +140,14 @@ def _class_names(schema: pa.Schema, column: str | None) -> tuple[str, ...]:
         return ()
 
 
-def _holds_bytes(kind: pa.DataType) -> bool:
+def holds_bytes(kind: pa.DataType) -> bool:
     if pa.types.is_struct(kind):
         index = kind.get_field_index("bytes")
-        return index >= 0 and _holds_bytes(kind.field(index).type)
+        return index >= 0 and holds_bytes(kind.field(index).type)
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
-def _column(batch: pa.RecordBatch, name: str | None, names: tuple[str, ...] = ()) -> list[str | None]:
+def values_of(batch: pa.RecordBatch, name: str | None, names: tuple[str, ...] = ()) -> list[str | None]:
     """Return a column's values as text, None for those that are missing, empty, or -1 of the `names` of classes."""
     values: list[Any] = batch.column(name).to_pylist() if name is not None else [None] * batch.num_rows
     if names:

@@ -21,6 +21,7 @@ from bisquit.config import require
 from bisquit.errors import ShapeError
 from bisquit.priors.base import Path, to_steps, token_nats
 from bisquit.priors.causal import AROUND, CausalConfig, CausalPrior, places_around
+from bisquit.processes import WHOLE, Part, own_part
 
 
 @dataclass(frozen=True)
@@ -99,8 +100,8 @@ class AnyOrderPrior(CausalPrior):
 
         In evaluation they are drawn from the same seed each time. condition: see `Prior.loss`.
         """
-        generator = None if self.training else torch.Generator().manual_seed(0)
-        order = draw_orders(len(tokens), self.grid, self.config.scattered, generator).to(tokens.device)
+        generator, mine = (None, own_part()) if self.training else (torch.Generator().manual_seed(0), WHOLE)
+        order = draw_orders(len(tokens), self.grid, self.config.scattered, generator, mine).to(tokens.device)
         path = self.along(order)
         if condition is not None:
             path = self.shown(path, condition)
@@ -108,17 +109,21 @@ class AnyOrderPrior(CausalPrior):
 
 
 def draw_orders(
-    batch: int, grid: tuple[int, int], scattered: float = 0.5, generator: torch.Generator | None = None
+    batch: int,
+    grid: tuple[int, int],
+    scattered: float = 0.5,
+    generator: torch.Generator | None = None,
+    part: Part = WHOLE,
 ) -> Tensor:
     """Draw orders to learn from, int64 (batch, h w): what is known in rows, then the rest in rows or at random.
 
     What is known is a share of all places, which is drawn too, scattered, in that share of the orders; in the others,
-    half and half, what is within a rectangle or without.
+    half and half, what is within a rectangle or without. part: which part of a batch they are for.
     """
     h, w = grid
 
     def uniform(*shape: int) -> Tensor:
-        return torch.rand(batch, *shape, generator=generator)
+        return part.of(torch.rand(part.whole(batch), *shape, generator=generator))
 
     sides = torch.stack((1 + (uniform() * h).long(), 1 + (uniform() * w).long()))  # (2, B), of the rectangles
     corners = (torch.stack((uniform(), uniform())) * (torch.tensor([[h], [w]]) - sides + 1)).long()

@@ -39,6 +39,7 @@ from torch import Tensor, nn
 from bisquit.config import Settings, require
 from bisquit.errors import ShapeError
 from bisquit.priors.base import FIRST_STD, ConditionalPrior, require_condition_size
+from bisquit.processes import WHOLE, own_part
 from bisquit.quantizers.bits import check_tokens
 from bisquit.transformer import Transformer, TransformerConfig
 
@@ -149,11 +150,12 @@ class FlowPrior(ConditionalPrior):
         self.check(tokens)
         if condition is not None:
             self.check_condition(condition, len(tokens))
-        generator = None if self.training else torch.Generator().manual_seed(0)
+        generator, mine = (None, own_part()) if self.training else (torch.Generator().manual_seed(0), WHOLE)
         points = self.points(tokens).to(self.place.dtype)
-        noise = torch.randn(points.shape, generator=generator).to(points)
-        t = draw_times(len(tokens), self.config.time_mean, self.config.time_deviation, generator).to(points)
-        first = int(torch.randint(2, (), generator=generator))
+        noise = mine.of(torch.randn(mine.whole(len(points)), *points.shape[1:], generator=generator)).to(points)
+        whole = mine.whole(len(tokens))
+        t = mine.of(draw_times(whole, self.config.time_mean, self.config.time_deviation, generator)).to(points)
+        first = (int(torch.randint(2, (), generator=generator)) - mine.first(len(tokens))) % 2
         x = torch.lerp(noise, points, t.view(-1, 1, 1, 1))
         velocity = self.velocity(x, t, condition, self._first_guess(x, t, condition, slice(first, None, 2)))
         return (velocity - pace(points - x, t)).square().mean()

@@ -33,6 +33,7 @@ from bisquit.priors.causal import (
     places_around,
     require_softmax,
 )
+from bisquit.processes import WHOLE, Part, own_part
 from bisquit.transformer import Transformer, TransformerConfig
 
 Masking = Literal["uniform", "cosine"]
@@ -148,9 +149,9 @@ class MaskedPrior(ConditionalPrior):
         configuration. Cosine masking in training lets large shares count for more, as often as the rounds of sampling
         meet them: the loss is then that bound in evaluation alone. condition: see `Prior.loss`.
         """
-        generator = None if self.training else torch.Generator().manual_seed(0)
+        generator, mine = (None, own_part()) if self.training else (torch.Generator().manual_seed(0), WHOLE)
         masking = self.config.masking if self.training else "uniform"
-        masked = draw_masks(len(tokens), self.length, masking, generator).view(-1, *self.grid)
+        masked = draw_masks(len(tokens), self.length, masking, generator, mine).view(-1, *self.grid)
         return self.bound(tokens, masked.to(tokens.device), condition).mean()
 
     def bound(self, tokens: Tensor, masked: Tensor, condition: Tensor | None = None) -> Tensor:
@@ -167,17 +168,23 @@ class MaskedPrior(ConditionalPrior):
 
 
 def draw_masks(
-    batch: int, length: int, masking: Masking = "uniform", generator: torch.Generator | None = None
+    batch: int,
+    length: int,
+    masking: Masking = "uniform",
+    generator: torch.Generator | None = None,
+    part: Part = WHOLE,
 ) -> Tensor:
     """Draw which places of pictures of `length` tokens are masked, bool (batch, length), one of each at least.
 
     The share of places is even in (0, 1], or cos(pi u / 2) of an even u, which is how much is masked in a round of
     sampling. Each picture's share is drawn in a part of the range of its own, so that those of a batch are spread over
-    all of it; Kingma et al. 2021, arXiv:2107.00630, do the same with times. Which places it is, is even.
+    all of it; Kingma et al. 2021, arXiv:2107.00630, do the same with times. Which places it is, is even. part: which
+    part of a batch they are for.
     """
-    first, within = torch.rand(1, generator=generator), torch.rand(batch, generator=generator)
-    even = (first + (torch.arange(batch) + within) / max(batch, 1)) % 1
+    whole = part.whole(batch)
+    first, within = torch.rand(1, generator=generator), torch.rand(whole, generator=generator)
+    even = part.of((first + (torch.arange(whole) + within) / max(whole, 1)) % 1)
     share = {"uniform": even, "cosine": (math.pi / 2 * even).cos()}[masking]
     count = (share * length).ceil().clamp(1, length)
-    ranks = torch.rand(batch, length, generator=generator).argsort(dim=1).argsort(dim=1)
+    ranks = part.of(torch.rand(whole, length, generator=generator)).argsort(dim=1).argsort(dim=1)
     return ranks < count.unsqueeze(1)

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from bisquit.config import Settings, require
 from bisquit.errors import TokenError
+from bisquit.processes import whole_mean
 from bisquit.quantizers.base import Quantizer
 
 
@@ -114,12 +115,12 @@ def check_tokens(tokens: Tensor, bits: int) -> None:
         raise TokenError(f"tokens run from {int(tokens.min())} to {int(tokens.max())}: they must be in [0, 2**{bits})")
 
 
-def entropy_loss(log_odds: Tensor, config: SignsConfig) -> Tensor:
+def entropy_loss(log_odds: Tensor, config: SignsConfig, is_part: bool = False) -> Tensor:
     """Return the weighted entropy terms of the loss, (), each in bits a bit of the token.
 
     log_odds: (B, bits, h, w), of each bit of the soft token to be one. Its bits are independent of one another: then a
     token's entropy is the sum over its bits. The codebook's is that of the batch's mean distribution, over groups of
-    bits.
+    bits. is_part: whether the batch is divided among the processes of a training, and this is one's part.
     """
     sample_weight, codebook_weight = config.sample_entropy_weight, config.codebook_entropy_weight
     if sample_weight == 0 and codebook_weight == 0:
@@ -128,7 +129,7 @@ def entropy_loss(log_odds: Tensor, config: SignsConfig) -> Tensor:
         log_odds = log_odds.movedim(1, -1).flatten(0, -2)  # (N, bits)
         sample_entropy = bit_entropy(log_odds).mean()
         groups = log_odds.split(config.entropy_group_bits, dim=1)
-        codebook_entropy = torch.stack([joint_entropy(group) for group in groups]).sum() / config.bits
+        codebook_entropy = torch.stack([joint_entropy(group, is_part) for group in groups]).sum() / config.bits
         return sample_weight * sample_entropy + codebook_weight * (1 - codebook_entropy)
 
 
@@ -138,14 +139,16 @@ def bit_entropy(log_odds: Tensor) -> Tensor:
     return nats / math.log(2)
 
 
-def joint_entropy(log_odds: Tensor) -> Tensor:
+def joint_entropy(log_odds: Tensor, is_part: bool = False) -> Tensor:
     """Return the entropy, in bits, of the average of N distributions over 2**g codes, each of g independent bits.
 
-    log_odds: (N, g), of each bit.
+    log_odds: (N, g), of each bit. is_part: whether other processes have as many of the distributions each.
     """
     g = log_odds.shape[1]
     is_one = unpack_bits(torch.arange(2**g, device=log_odds.device).view(-1, 1, 1), g).flatten(1)  # (2**g, g)
     ones, zeros = is_one.to(log_odds.dtype), (~is_one).to(log_odds.dtype)
     log_chances = F.logsigmoid(log_odds) @ ones.T + F.logsigmoid(-log_odds) @ zeros.T  # (N, 2**g)
     mean = log_chances.exp().mean(dim=0)
+    if is_part:  # the entropy of a mean is not the mean of entropies
+        mean = whole_mean(mean)
     return -torch.xlogy(mean, mean).sum() / math.log(2)

@@ -56,4 +56,5 @@ class BSQ(SignsQuantizer):
 
     def _entropy_loss(self, u: Tensor) -> Tensor:
         """The chance that bit k of the soft token is one is sigmoid(2 u_k sqrt(bits) / temperature)."""
-        return entropy_loss((2 * math.sqrt(self.bits) / self.config.entropy_temperature) * u, self.config)
+        log_odds = (2 * math.sqrt(self.bits) / self.config.entropy_temperature) * u
+        return entropy_loss(log_odds, self.config, self.training)

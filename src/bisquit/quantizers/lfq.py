@@ -65,5 +65,5 @@ class LFQ(SignsQuantizer):
         sigmoid(4 v_k / temperature).
         """
         commitment = F.mse_loss(v, corners)
-        entropies = entropy_loss((4 / self.config.entropy_temperature) * v, self.config)
+        entropies = entropy_loss((4 / self.config.entropy_temperature) * v, self.config, self.training)
         return self.config.commitment_weight * commitment + entropies

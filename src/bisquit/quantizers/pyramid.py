@@ -34,6 +34,7 @@ from torch.nn import functional as F
 
 from bisquit.config import Settings, require
 from bisquit.errors import ShapeError
+from bisquit.processes import WHOLE, Part, own_part, whole_mean
 from bisquit.pyramids import averaged, enlarged, scale_grids
 from bisquit.quantizers.base import Quantized, Quantizer, straight_through
 from bisquit.quantizers.bits import pack_bits, unpack_bits
@@ -126,7 +127,8 @@ class PyramidBSQ(Quantizer):
             tokens.append(scale.tokens)
             fitting.append(scale.fitting)
             shown = torch.where(kept > number, scale.estimate, shown)
-        loss = F.mse_loss(self.magnitudes, torch.stack(fitting))
+        best = whole_mean(torch.stack(fitting)) if self.training else torch.stack(fitting)
+        loss = F.mse_loss(self.magnitudes, best)
         return Quantized(torch.cat(tokens, dim=1).unsqueeze(1), self.up(straight_through(shown, u)), loss)
 
     def tokens_of(self, projected: Tensor) -> Tensor:
@@ -140,8 +142,9 @@ class PyramidBSQ(Quantizer):
 
         most: the largest share of a picture's bits; each picture has a share of its own, drawn from 0 to there.
         """
-        u = self._on_sphere(projected)
-        scales = [*self._scales(u, most * torch.rand((len(u), 1, 1, 1), device=u.device))]
+        u, mine = self._on_sphere(projected), own_part()
+        shares = mine.of(torch.rand((mine.whole(len(u)), 1, 1, 1), device=u.device))
+        scales = [*self._scales(u, most * shares, mine)]
         seen, right = ([getattr(scale, name) for scale in scales] for name in ("tokens", "right"))
         return Flawed(torch.cat(seen, dim=1).unsqueeze(1), torch.cat(right, dim=1).unsqueeze(1))
 
@@ -150,17 +153,18 @@ class PyramidBSQ(Quantizer):
         return F.normalize(projected.float(), dim=1).contiguous()
 
     @torch.no_grad()
-    def _scales(self, u: Tensor, flipped: Tensor | None = None) -> Iterator[_Scale]:
+    def _scales(self, u: Tensor, flipped: Tensor | None = None, mine: Part = WHOLE) -> Iterator[_Scale]:
         """Yield what each scale makes of u (B, bits, h, w), from coarse to fine.
 
-        flipped: (B, 1, 1, 1), the chance of each picture's bits to be flipped.
+        flipped: (B, 1, 1, 1), the chance of each picture's bits to be flipped. mine: which part of a batch u is.
         """
         grid, estimate = (u.shape[2], u.shape[3]), torch.zeros_like(u)
         for number, size in enumerate(self.scale_grids(grid)):
             s = averaged(u - estimate, size)
             is_one = right = s >= 0
             if flipped is not None:
-                is_one = right ^ (torch.rand(s.shape, device=s.device) < flipped)
+                drawn = torch.rand((mine.whole(len(s)), *s.shape[1:]), device=s.device)
+                is_one = right ^ (mine.of(drawn) < flipped)
             estimate = estimate + self._detail(is_one, number, grid)
             tokens, best = (pack_bits(bits).flatten(1) for bits in (is_one, right))
             yield _Scale(tokens, best, estimate, math.sqrt(self.bits) * s.abs().mean())
@@ -209,8 +213,10 @@ class PyramidBSQ(Quantizer):
 
     def _kept(self, u: Tensor) -> Tensor:
         """Return how many scales the codes of each picture have in this pass, (B, 1, 1, 1)."""
-        scales, shape = len(self.config.scales), (len(u), 1, 1, 1)
+        scales = len(self.config.scales)
         if not self.training or not self.config.truncated:
-            return torch.full(shape, scales, device=u.device)
+            return torch.full((len(u), 1, 1, 1), scales, device=u.device)
+        mine = own_part()
+        shape = (mine.whole(len(u)), 1, 1, 1)
         is_truncated = torch.rand(shape, device=u.device) < self.config.truncated
-        return torch.where(is_truncated, torch.randint(1, scales, shape, device=u.device), scales)
+        return mine.of(torch.where(is_truncated, torch.randint(1, scales, shape, device=u.device), scales))

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bisquit.config import Settings, require
+from bisquit.processes import own_part, total
 from bisquit.quantizers.base import Quantized, Quantizer, straight_through
 from bisquit.quantizers.bits import check_tokens
 
@@ -128,11 +129,19 @@ class VQ(Quantizer):
     @torch.no_grad()
     def _restart_idle(self, v: Tensor, tokens: Tensor) -> None:
         """Count a step, and move vectors that have been idle for long onto latents of v (B, code_width, h, w)."""
+        mine = own_part()
+        is_used = torch.zeros_like(self.idle_steps)
+        is_used[tokens.flatten()] = 1
         self.idle_steps += 1
-        self.idle_steps[tokens.flatten()] = 0
+        self.idle_steps[total(is_used) > 0] = 0
         begin_anew = self.idle_steps >= self.config.restart_steps
         latents = v.movedim(1, -1).flatten(0, 2)
-        drawn = torch.randperm(len(latents))[torch.arange(len(self.codebook)) % len(latents)]  # each as often, nearly
-        moved = torch.where(begin_anew.unsqueeze(1), latents[drawn.to(v.device)], self.codebook)
+        count = mine.whole(len(latents))
+        drawn = torch.randperm(count)[torch.arange(len(self.codebook)) % count].to(v.device)  # each as often, nearly
+        drawn -= mine.first(len(latents))
+        is_mine = (drawn >= 0) & (drawn < len(latents))
+        chosen = latents.new_zeros(self.codebook.shape)
+        chosen[is_mine] = latents[drawn[is_mine]]
+        moved = torch.where(begin_anew.unsqueeze(1), total(chosen), self.codebook)
         self.codebook.copy_(moved)
         self.idle_steps.masked_fill_(begin_anew, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisquit.training.launch import Processes
 from bisquit.training.recipes import FeaturesRecipe, PriorRecipe, TokenizerRecipe
 from bisquit.training.settings import TrainingConfig
 from bisquit.training.stages import train_features, train_prior, train_tokenizer
@@ -9,6 +10,7 @@ from bisquit.training.stages import train_features, train_prior, train_tokenizer
 __all__ = [
     "FeaturesRecipe",
     "PriorRecipe",
+    "Processes",
     "TokenizerRecipe",
     "TrainingConfig",
     "train_features",

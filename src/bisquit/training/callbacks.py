@@ -1,4 +1,7 @@
-"""What a run does beside its steps: average the weights, save its state, stop when asked, draw, and report."""
+"""What a run does beside its steps: average the weights, save its state, stop when asked, draw, and report.
+
+Of several processes, the first alone writes files, draws and reports.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -20,7 +24,9 @@ from torch import Tensor, nn
 
 from bisquit.atomic import atomic_file
 from bisquit.errors import RunError, RunStopped
+from bisquit.processes import largest, own_part
 from bisquit.training.modules import StageModule
+from bisquit.training.sharding import shard, whole
 
 STATE_FILE = "last.ckpt"
 
@@ -31,21 +37,30 @@ class AveragedWeights(WeightAveraging):
     The average of the first steps is a shorter one, (1 + n) / (10 + n), so that the first weights are soon forgotten.
     """
 
-    def __init__(self, decay: float) -> None:
+    def __init__(self, decay: float, sharded: bool = False) -> None:
+        """sharded: whether each process keeps a part of the average, as of the weights."""
+
         def average(averaged: Sequence[Tensor], current: Sequence[Tensor], n: Tensor | int) -> None:
             share = 1 - min(decay, (1 + float(n)) / (10 + float(n)))
             for ours, theirs in zip(averaged, current, strict=True):
                 ours.lerp_(theirs, share)
 
         super().__init__(multi_avg_fn=average, use_buffers=False)  # buffers are taken as they are
+        self._sharded = sharded
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert self._average_model is not None
         self._average_model.to(pl_module.device)  # it was made before the module was moved there
+        if self._sharded:
+            shard(self._average_model.module)
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(trainer, pl_module, checkpoint)
+        checkpoint["state_dict"] = whole(checkpoint["state_dict"])
 
     @property
     def model(self) -> nn.Module:
-        """The model with the averaged weights."""
+        """The model with the averaged weights, of which this process may have but a part."""
         assert self._average_model is not None
         module = self._average_model.module
         assert isinstance(module, StageModule)
@@ -65,10 +80,11 @@ class RunState(Checkpoint):
         folder: Path,
         save_model: Callable[[nn.Module, Path], None],
         interval_minutes: float,
-        snapshot_epochs: tuple[int, ...] = (),
-        averaged: AveragedWeights | None = None,
+        snapshot_epochs: tuple[int, ...],
+        shown: Callable[[], nn.Module],
     ) -> None:
-        self._folder, self._save_model, self._averaged = folder, save_model, averaged
+        """shown: returns the model that is to be saved; all processes must call it."""
+        self._folder, self._save_model, self._shown = folder, save_model, shown
         self._interval_s = 60 * interval_minutes
         self._snapshot_epochs = snapshot_epochs
         self._best_loss = float("inf")
@@ -108,7 +124,8 @@ class RunState(Checkpoint):
     ) -> None:
         if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
             return
-        if self._signal is not None or time.monotonic() - self._saved_at >= self._interval_s:
+        is_due = self._signal is not None or time.monotonic() - self._saved_at >= self._interval_s
+        if largest(int(is_due)):
             self._save(trainer)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -120,15 +137,15 @@ class RunState(Checkpoint):
             )
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        assert isinstance(pl_module, StageModule)
-        model = self._averaged.model if self._averaged else pl_module.model
+        model = self._shown()
         loss = float(trainer.callback_metrics["valid/loss"])
         if loss < self._best_loss:
             self._best_loss = loss
-            self._save_model(model, self._folder)
+            if trainer.is_global_zero:
+                self._save_model(model, self._folder)
         self._should_stop = trainer.should_stop
         epoch = trainer.current_epoch + 1
-        if epoch in self._snapshot_epochs:
+        if epoch in self._snapshot_epochs and trainer.is_global_zero:
             self._save_model(model, self._folder / f"epoch-{epoch:02d}")
         self._save(trainer)
 
@@ -138,29 +155,31 @@ class RunState(Checkpoint):
                 "stopped at once; the same command with --resume goes on from the last saved state", number
             )
         self._signal = number
-        sys.stderr.write("\nstopping after this step; once more stops at once\n")
+        if own_part().index == 0:
+            sys.stderr.write("\nstopping after this step; once more stops at once\n")
 
     def _save(self, trainer: L.Trainer) -> None:
-        with atomic_file(self._folder / STATE_FILE) as partial:
+        state = self._folder / STATE_FILE
+        with atomic_file(state) if trainer.is_global_zero else nullcontext(state) as partial:
             trainer.save_checkpoint(partial)
         self._saved_at = time.monotonic()
-        if self._signal is not None:
+        if signal_number := largest(self._signal or 0):  # that any of the processes was sent
             steps = int(trainer.estimated_stepping_batches)
             message = f"stopped after step {trainer.global_step} of {steps}; the same command with --resume goes on"
-            raise RunStopped(message, self._signal)
+            raise RunStopped(message, signal_number)
 
 
 class Pictures(Callback):
     """Logs a picture of what the model makes after each epoch."""
 
-    def __init__(
-        self, name: str, draw: Callable[[nn.Module], np.ndarray], averaged: AveragedWeights | None = None
-    ) -> None:
-        self._name, self._draw, self._averaged = name, draw, averaged
+    def __init__(self, name: str, draw: Callable[[nn.Module], np.ndarray], shown: Callable[[], nn.Module]) -> None:
+        """shown: returns the model that is to draw; all processes must call it."""
+        self._name, self._draw, self._shown = name, draw, shown
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        assert isinstance(pl_module, StageModule)
-        model = self._averaged.model if self._averaged else pl_module.model
+        model = self._shown()
+        if not trainer.is_global_zero:
+            return
         was_training = model.training
         picture = self._draw(model.eval())
         model.train(was_training)
@@ -200,6 +219,8 @@ class Progress(Callback):
         self._print(trainer, "validated")
 
     def _print(self, trainer: L.Trainer, remark: str) -> None:
+        if not trainer.is_global_zero:
+            return
         metrics = ", ".join(
             f"{name} {float(value):.4g}" for name, value in sorted(trainer.progress_bar_metrics.items())
         )

@@ -2,7 +2,7 @@
 
 The frames of epoch e, each once or by weights, are in an order drawn from (seed, e), and step k takes the next batch of
 it. A run that is resumed at step k therefore goes on with the very batch that it would have had, and its loader has no
-state to save.
+state to save. Of several processes each fetches its own part of that batch.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bisquit.errors import ConfigError
+from bisquit.processes import own_part
 from bisquit.seeds import derive_seed
 
 
@@ -72,12 +74,21 @@ class Batches(L.LightningDataModule):
         valid_batch_size: int = 64,
         weights: np.ndarray | None = None,
     ) -> None:
-        """weights: (N,), how often each picture to train on is drawn, up to a factor; else each is once an epoch."""
+        """weights: (N,), how often each picture to train on is drawn, up to a factor; else each is once an epoch.
+
+        Raises ConfigError unless the processes of the training can have equal parts of a batch.
+        """
         super().__init__()
         self._weights = None if weights is None else torch.from_numpy(weights).double()
         self._train_size, self._fetch_train = train
         self._valid_size, self._fetch_valid = valid
         self.batch_size = min(batch_size, self._train_size)
+        self._part = own_part()
+        if self.batch_size % self._part.count:
+            raise ConfigError(
+                f"a batch is of {self.batch_size} pictures: {self._part.count} processes need a multiple of that; "
+                "change --batch-size or --devices"
+            )
         self.steps_per_epoch = self._train_size // self.batch_size
         self._valid_batch_size = valid_batch_size
         self._seed = seed
@@ -97,8 +108,10 @@ class Batches(L.LightningDataModule):
         return torch.multinomial(self._weights, self._train_size, replacement=True, generator=generator)
 
     def train_batch(self, step: int) -> Batch:
-        """Return the batch of step `step` of the run."""
-        return self._fetch_train(self.indices(step))
+        """Return this process's part of the batch of step `step` of the run."""
+        rows = self.batch_size // self._part.count
+        first = self._part.first(rows)
+        return self._fetch_train(self.indices(step)[first : first + rows])
 
     def train_dataloader(self) -> StepLoader:
         """Return the batches of an epoch, from the trainer's step on."""
@@ -107,13 +120,26 @@ class Batches(L.LightningDataModule):
         return StepLoader(self.train_batch, self.steps_per_epoch, lambda: trainer.global_step)
 
     def val_dataloader(self) -> StepLoader:
-        """Return the batches of the valid set, in its own order."""
-        size = self._valid_batch_size
+        """Return the batches of the valid set, in its own order.
+
+        Of several processes each has every so-manieth; all have as many, for they take their steps together, and so
+        the last may come again as surplus.
+        """
+        size, batches = self._valid_batch_size, self._valid_batches
 
         def load(step: int) -> Batch:
-            return self._fetch_valid(np.arange(step * size, min((step + 1) * size, self._valid_size)))
+            first = size * min(self._part.count * step + self._part.index, batches - 1)
+            return self._fetch_valid(np.arange(first, min(first + size, self._valid_size)))
 
-        return StepLoader(load, -(-self._valid_size // size), lambda: 0)
+        return StepLoader(load, -(-batches // self._part.count), lambda: 0)
+
+    def is_surplus(self, step: int) -> bool:
+        """Whether another process has this process's valid batch of a step too, and counts it."""
+        return self._part.count * step + self._part.index >= self._valid_batches
+
+    @property
+    def _valid_batches(self) -> int:
+        return -(-self._valid_size // self._valid_batch_size)
 
 
 def balancing_weights(labels: np.ndarray) -> np.ndarray:

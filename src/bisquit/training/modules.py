@@ -1,7 +1,8 @@
 """The three stages as Lightning modules: what a step of training and of validation computes, and what is logged.
 
 Every random number of step k comes from a seed made of (seed, k), so that a resumed run draws what the run would have
-drawn.
+drawn. Of several processes, all draw for the whole batch and take their part, but for dropout, which each draws for
+itself.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from bisquit.errors import ConfigError, RunError
 from bisquit.features import FeatureNetwork
 from bisquit.frames.augment import Augmentation, augment
 from bisquit.priors import Prior, PyramidPrior
+from bisquit.processes import gathered, own_part
 from bisquit.quantizers import Flawed
 from bisquit.seeds import derive_seed
 from bisquit.tokenizer import Tokenizer
@@ -31,8 +33,9 @@ from bisquit.training.data import Batch, Labelled
 from bisquit.training.muon import MuonAdamW
 from bisquit.training.recipes import TokenizerRecipe
 from bisquit.training.settings import TrainingConfig
+from bisquit.training.sharding import whole
 from bisquit.training.sharpening import PatchDiscriminator, PerceptualDistance
-from bisquit.transformer import Attention, Block
+from bisquit.transformer import Attention, Block, Transformer
 
 Encode = Callable[[Tensor], Tensor | Flawed]
 """From frames, uint8 (B, H, W, 3), to tokens, int64 (B, h, w), or to flawed ones with what mends them."""
@@ -76,11 +79,31 @@ class StageModule(L.LightningModule):
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed what this step draws: its augmentation and its dropout."""
         torch.manual_seed(derive_seed(self.settings.seed, "step", self.global_step))
+        self._passes = 0
+
+    def on_train_start(self) -> None:
+        """Have each of several processes drop out something else."""
+        if own_part().count > 1:
+            for module in self.model.modules():
+                if isinstance(module, Transformer):
+                    module.register_forward_pre_hook(self._seed_dropout)
+
+    def _seed_dropout(self, module: nn.Module, inputs: Any) -> None:
+        """Before a pass through a transformer: whatever is drawn for the whole batch has been drawn by then."""
+        if module.training:
+            self._passes += 1
+            purpose = "dropout", self.global_step, self._passes, own_part().index
+            torch.manual_seed(derive_seed(self.settings.seed, *purpose))
+
+    def counted(self, rows: int, batch_idx: int) -> int:
+        """Return how many of the rows of a valid batch count: none of one that another process counts."""
+        alone = own_part().count == 1
+        return 0 if not alone and self.trainer.datamodule.is_surplus(batch_idx) else rows  # type: ignore[attr-defined]
 
     def varied(self, frames: Tensor, augmentation: Augmentation) -> Tensor:
         """Return frames, uint8 (B, H, W, 3), augmented as this step's seed has it: float (B, 3, H, W)."""
         generator = torch.Generator().manual_seed(derive_seed(self.settings.seed, "augment", self.global_step))
-        return augment(to_float(frames), augmentation, generator)
+        return augment(to_float(frames), augmentation, generator, own_part())
 
     def keeps_figures(self, step: int) -> bool:
         """Whether what a step logs is written down; for one in ten it is, and the others need not work it out."""
@@ -89,7 +112,7 @@ class StageModule(L.LightningModule):
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Clip the gradient, and log what its norm was before. Raises RunError if that is not finite and stops."""
-        norm = nn.utils.clip_grad_norm_(self.parameters(), self.settings.gradient_clip or math.inf)
+        norm = whole(nn.utils.clip_grad_norm_(self.parameters(), self.settings.gradient_clip or math.inf))
         if not torch.isfinite(norm):
             self._leave_out_step(float(norm))
         elif self.keeps_figures(self.global_step):
@@ -152,12 +175,12 @@ class TokenizerModule(StageModule):
         self._log_figure("train/loss", loss, prog_bar=True)
         self._log_figure("train/psnr_db", psnr_db(mse), prog_bar=True)
         if self.keeps_figures(self.global_step):
-            self.log("train/codes_used", float(reconstruction.tokens.unique().numel()))
+            self.log("train/codes_used", float(gathered(reconstruction.tokens).unique().numel()))
         return loss
 
     def _log_figure(self, name: str, value: Tensor, prog_bar: bool = False) -> None:
         if self.keeps_figures(self.global_step):
-            self.log(name, value, prog_bar=prog_bar)
+            self.log(name, value, prog_bar=prog_bar, sync_dist=True)
 
     def on_validation_epoch_start(self) -> None:
         """Start to count the valid set's tokens."""
@@ -168,17 +191,17 @@ class TokenizerModule(StageModule):
         x = pad_to_patches(to_float(frames), self.tokenizer.patch_size)
         reconstruction = self.tokenizer(x)
         error = (reconstruction.frames.float().clamp(-0.5, 0.5) - x).square().flatten(1).mean(dim=1)
-        batch = len(frames)
-        self.log("valid/loss", error.mean(), batch_size=batch, prog_bar=True)
-        self.log("valid/psnr_db", psnr_db(error).mean(), batch_size=batch, prog_bar=True)
-        self._valid_tokens.append(reconstruction.tokens.flatten())
+        batch = self.counted(len(frames), batch_idx)
+        self.log("valid/loss", error.mean(), batch_size=batch, prog_bar=True, sync_dist=True)
+        self.log("valid/psnr_db", psnr_db(error).mean(), batch_size=batch, prog_bar=True, sync_dist=True)
+        self._valid_tokens.append(reconstruction.tokens[:batch].flatten())
 
     def on_validation_epoch_end(self) -> None:
         """Log how many codes the valid set uses, and how evenly."""
-        counts = torch.cat(self._valid_tokens).unique(return_counts=True)[1]
+        counts = gathered(torch.cat(self._valid_tokens)).unique(return_counts=True)[1]
         shares = counts / counts.sum()
-        self.log("valid/codes_used", float(len(counts)))
-        self.log("valid/token_entropy_bits", -(shares * shares.log2()).sum())
+        self.log("valid/codes_used", float(len(counts)), sync_dist=True)  # of numbers that all know, the mean is each
+        self.log("valid/token_entropy_bits", -(shares * shares.log2()).sum(), sync_dist=True)
         self._valid_tokens = []
 
 
@@ -224,7 +247,7 @@ class PriorModule(StageModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Log the loss of one batch."""
         tokens, condition = self._told(batch)
-        self._log_loss("valid", self.prior.loss(tokens, condition), len(tokens))
+        self._log_loss("valid", self.prior.loss(tokens, condition), self.counted(len(tokens), batch_idx))
 
     def _told(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """Return the pictures of a batch, and what is said of them."""
@@ -232,17 +255,18 @@ class PriorModule(StageModule):
             assert isinstance(batch, Tensor)
             return batch, None
         assert isinstance(batch, Labelled)
-        tell = self._teller.draw if self.training else self._teller.plain
-        return batch.pictures, tell(batch.labels.cpu()).to(batch.pictures.device)
+        labels = batch.labels.cpu()
+        said = own_part().of(self._teller.draw(gathered(labels))) if self.training else self._teller.plain(labels)
+        return batch.pictures, said.to(batch.pictures.device)
 
     def _log_loss(self, stage: str, loss: Tensor, batch: int) -> None:
-        self.log(f"{stage}/loss", loss, batch_size=batch)
+        self.log(f"{stage}/loss", loss, batch_size=batch, sync_dist=True)
         if self.prior.loss_name is not None:
-            self.log(f"{stage}/{self.prior.loss_name}", loss, batch_size=batch, prog_bar=True)
+            self.log(f"{stage}/{self.prior.loss_name}", loss, batch_size=batch, prog_bar=True, sync_dist=True)
             return
         bits = loss.detach() / math.log(2)
-        self.log(f"{stage}/bits_per_token", bits, batch_size=batch)
-        self.log(f"{stage}/bits_per_image", bits * self.prior.length, batch_size=batch, prog_bar=True)
+        self.log(f"{stage}/bits_per_token", bits, batch_size=batch, sync_dist=True)
+        self.log(f"{stage}/bits_per_image", bits * self.prior.length, batch_size=batch, prog_bar=True, sync_dist=True)
 
 
 class FeaturesModule(StageModule):
@@ -269,16 +293,16 @@ class FeaturesModule(StageModule):
         logits = self.network(self.varied(batch.pictures, self.augmentation)).logits
         loss = self._loss(logits, batch.labels)
         if self.keeps_figures(self.global_step):
-            self.log("train/loss", loss, prog_bar=True)
-            self.log("train/accuracy", accuracy(logits, batch.labels))
+            self.log("train/loss", loss, prog_bar=True, sync_dist=True)
+            self.log("train/accuracy", accuracy(logits, batch.labels), sync_dist=True)
         return loss
 
     def validation_step(self, batch: Labelled, batch_idx: int) -> None:
         """Log the loss and the accuracy of one batch."""
         logits = self.network(to_float(batch.pictures)).logits
-        size = len(batch.labels)
-        self.log("valid/loss", self._loss(logits, batch.labels), batch_size=size, prog_bar=True)
-        self.log("valid/accuracy", accuracy(logits, batch.labels), batch_size=size, prog_bar=True)
+        size, loss = self.counted(len(batch.labels), batch_idx), self._loss(logits, batch.labels)
+        self.log("valid/loss", loss, batch_size=size, prog_bar=True, sync_dist=True)
+        self.log("valid/accuracy", accuracy(logits, batch.labels), batch_size=size, prog_bar=True, sync_dist=True)
 
     def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the mean of the frames' weighted losses: over the weights it would hang on how frames are batched."""

@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bisquit.training.sharding import like_whole
+
 MOMENTUM = 0.95
 QUINTIC = 3.4445, -4.7750, 2.0315  # steepest at 0 of those that keep singular values near 1
 ROUNDS = 5
@@ -58,10 +60,14 @@ class MuonAdamW(torch.optim.AdamW):
         state["step"] += 1
         state["momentum"].lerp_(grad, 1 - MOMENTUM)
         ahead = grad.lerp(state["momentum"], MOMENTUM)  # Nesterov's
-        matrices = ahead.flatten(1).unflatten(0, (group["stacked"], -1))
-        step = orthogonal(matrices.to(self._dtype)).to(parameter.dtype).reshape(parameter.shape)
+
+        def step_of(ahead: Tensor) -> Tensor:
+            matrices = ahead.flatten(1).unflatten(0, (group["stacked"], -1))
+            return orthogonal(matrices.to(self._dtype)).to(parameter.dtype).reshape(parameter.shape)
+
+        longest = max(parameter.shape[0] // group["stacked"], parameter.shape[1:].numel())
         parameter.mul_(1 - group["lr"] * group["weight_decay"])
-        parameter.add_(step, alpha=-group["lr"] * STEP_RMS * math.sqrt(max(matrices.shape[1:])))
+        parameter.add_(like_whole(step_of, ahead), alpha=-group["lr"] * STEP_RMS * math.sqrt(longest))
 
 
 def orthogonal(x: Tensor) -> Tensor:

@@ -24,6 +24,9 @@ class TokenizerRecipe(Settings):
     """Leave the encoder as it is, and so the tokens."""
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
+    def __post_init__(self) -> None:
+        _require_whole(self.training)
+
 
 @dataclass(frozen=True)
 class PriorRecipe(Settings):
@@ -56,3 +59,11 @@ class FeaturesRecipe(Settings):
     network: FeatureNetworkConfig = field(default_factory=FeatureNetworkConfig)
     augmentation: Augmentation = field(default_factory=Augmentation)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+
+    def __post_init__(self) -> None:
+        _require_whole(self.training)
+
+
+def _require_whole(training: TrainingConfig) -> None:
+    """Raise ConfigError if what is small, and changes in a pass as vectors of a codebook do, is to be divided."""
+    require(not training.sharded, "sharded", training.sharded, "left out: it is for priors, and any process holds this")

@@ -12,11 +12,13 @@ logs/                        TensorBoard's curves and pictures
 
 from __future__ import annotations
 
+import copy
 import logging
+import os
 import platform
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -24,13 +26,16 @@ from typing import Any, Literal
 import lightning as L
 import numpy as np
 import torch
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch.callbacks import Callback, EarlyStopping
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
 
 from bisquit.config import Settings
 from bisquit.errors import RunError
 from bisquit.locks import held
+from bisquit.processes import on_first, own_part
 from bisquit.record import RunRecord
 from bisquit.training.callbacks import STATE_FILE, AveragedWeights, Pictures, Progress, RunState
 from bisquit.training.data import Batches
@@ -38,6 +43,7 @@ from bisquit.training.memory import freed_memory_kept
 from bisquit.training.modules import StageModule
 from bisquit.training.recipes import FeaturesRecipe, PriorRecipe, TokenizerRecipe
 from bisquit.training.settings import TrainingConfig
+from bisquit.training.sharding import ShardedStrategy, filled
 
 
 def fit(
@@ -55,22 +61,30 @@ def fit(
     Raises RunError if another process trains in that folder.
     """
     settings = module.settings
-    averaged = AveragedWeights(settings.ema_decay) if settings.ema_decay else None
+    is_sharded = settings.sharded and own_part().count > 1
+    averaged = AveragedWeights(settings.ema_decay, is_sharded) if settings.ema_decay else None
+    blank = copy.deepcopy(module.model) if is_sharded else None
+
+    def shown() -> nn.Module:
+        model = averaged.model if averaged else module.model
+        return filled(blank, model) if blank else model
+
     patience = settings.early_stopping_epochs
     callbacks: Sequence[Callback | None] = (
         averaged,
         Progress(batches.batch_size),
-        Pictures(pictured, draw, averaged) if draw else None,
+        Pictures(pictured, draw, shown) if draw else None,
         EarlyStopping("valid/loss", patience=patience) if patience else None,
-        RunState(out, save, settings.checkpoint_minutes, settings.snapshot_epochs, averaged),
+        RunState(out, save, settings.checkpoint_minutes, settings.snapshot_epochs, shown),
     )
     state = out / STATE_FILE
-    with held(out), _quiet_lightning(), freed_memory_kept():
-        step = _saved_step(state)
+    with ExitStack() as stack, _quiet_lightning(), freed_memory_kept():
+        on_first(lambda: stack.enter_context(held(out)))
+        step = on_first(lambda: _saved_step(state))
         trainer = L.Trainer(
             max_epochs=settings.epochs,
             accelerator="cuda" if torch.cuda.is_available() else "cpu",
-            devices=1,
+            **_processes(is_sharded),
             precision="bf16-mixed" if record.precision == "bf16" else "32-true",
             callbacks=[callback for callback in callbacks if callback is not None],
             logger=TensorBoardLogger(out, name="logs", version="", purge_step=step),
@@ -80,7 +94,22 @@ def fit(
             enable_model_summary=False,
         )
         trainer.fit(module, batches, ckpt_path=None if step is None else state, weights_only=True)
-        record.replace(finished=True).save(out)
+        on_first(lambda: record.replace(finished=True).save(out))
+
+
+def _processes(is_sharded: bool) -> dict[str, Any]:
+    """Return what tells Lightning of the processes that train together, which are there already."""
+    count = own_part().count
+    if count == 1:
+        return {"devices": 1}
+    on_this_machine = int(os.environ["LOCAL_WORLD_SIZE"])
+    environment = TorchElasticEnvironment()
+    strategy = (
+        ShardedStrategy(cluster_environment=environment)
+        if is_sharded
+        else DDPStrategy(cluster_environment=environment, broadcast_buffers=False)  # all work out the same ones
+    )
+    return {"devices": on_this_machine, "num_nodes": count // on_this_machine, "strategy": strategy}
 
 
 def _saved_step(state: Path) -> int | None:
@@ -124,7 +153,7 @@ def describe_run(
 
 def open_run(wanted: RunRecord, out: Path, resume: bool, recipe: Settings) -> RunRecord:
     """Open a run. Only once its model is built: one that cannot be leaves no run behind."""
-    return wanted.open(out, resume, defaults=recipe.defaults().to_dict())
+    return on_first(lambda: wanted.open(out, resume, defaults=recipe.defaults().to_dict()))
 
 
 @contextmanager
@@ -137,6 +166,7 @@ def _quiet_lightning() -> Iterator[None]:
         for message in (
             "`isinstance.treespec, LeafSpec.` is deprecated",  # its own use of PyTorch's trees
             "The '.*_dataloader' does not have many workers",  # ours fetch ahead by themselves
+            "`broadcast_buffers` is deprecated",  # its successor is newer than the oldest PyTorch that ours may be
             "You're resuming from a checkpoint that ended before the epoch ended",  # which ours are made for
         ):
             warnings.filterwarnings("ignore", message=message)

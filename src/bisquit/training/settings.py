@@ -45,6 +45,9 @@ class TrainingConfig(Settings):
     """Seed of the first weights, the order, the augmentation and the dropout."""
     bad_steps: Literal["stop", "skip"] = "stop"
     """What to do at a step whose loss or gradient is not finite: stop the run, or leave the step out and go on."""
+    sharded: bool = False
+    """Of several processes, have each keep a part of the weights and of what goes with them, for models that one cannot
+    hold."""
 
     def __post_init__(self) -> None:
         require(self.epochs >= 1, "epochs", self.epochs, "at least 1")
