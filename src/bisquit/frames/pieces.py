@@ -14,14 +14,13 @@ from typing import Any
 
 import fsspec
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bisquit.errors import FrameError
 from bisquit.frames.decode import decode_records
 from bisquit.frames.frameset import FrameSet
 from bisquit.frames.record import CLASS_COLUMNS, BadFrames, Known, Record
-from bisquit.frames.tables import IMAGE_COLUMN, class_names_of, holds_bytes, values_of
+from bisquit.frames.tables import ARROW_ERRORS, IMAGE_COLUMN, class_names_of, holds_bytes, values_of
 
 _BATCH_ROWS = 64
 
@@ -71,7 +70,7 @@ def find_pieces(url: str, at_most: int) -> list[Piece]:
         full = str(system.unstrip_protocol(path))
         with _opened(full) as file:
             schema = file.schema_arrow
-            if IMAGE_COLUMN not in schema.names or not holds_bytes(schema.field(IMAGE_COLUMN).type):
+            if schema.names.count(IMAGE_COLUMN) != 1 or not holds_bytes(schema.field(IMAGE_COLUMN).type):
                 raise FrameError(f"{full} has no column 'image' of encoded pictures")
             for group in range(file.num_row_groups):
                 rows = file.metadata.row_group(group).num_rows
@@ -119,6 +118,7 @@ class _Rows:
             columns = [IMAGE_COLUMN, *([class_column] if class_column else ())]
             names = class_names_of(schema, class_column)
             for batch in file.iter_batches(_BATCH_ROWS, row_groups=[piece.row_group], columns=columns):
+                batch.validate(full=True)  # else lengths that a damaged file names lead out of its memory
                 first = max(0, piece.first - row)
                 part = batch.slice(first, max(0, min(end - row, batch.num_rows) - first))
                 cells = part.column(IMAGE_COLUMN).to_pylist()
@@ -138,5 +138,5 @@ def _opened(url: str) -> Iterator[pq.ParquetFile]:
     try:
         with system.open(path, "rb") as file:
             yield pq.ParquetFile(file, pre_buffer=False)
-    except (pa.ArrowException, OSError) as error:
+    except ARROW_ERRORS as error:
         raise FrameError(f"{url} is no readable Parquet file: {error}".partition("\n")[0]) from error

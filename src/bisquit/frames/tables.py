@@ -24,7 +24,7 @@ from bisquit.frames.record import CLASS_COLUMNS, RACE_COLUMN, BadFrames, Known, 
 IMAGE_COLUMN = "image"
 _BATCH_ROWS = 16
 _READ_BUFFER_BYTES = 1 << 20
-_ARROW_ERRORS = (pa.ArrowException, OSError, ValueError, KeyError, OverflowError)
+ARROW_ERRORS = (pa.ArrowException, OSError, ValueError, KeyError, OverflowError)
 """The last three: names that are no UTF-8, times and zones that there are not."""
 
 
@@ -70,7 +70,7 @@ class TableRecords:
         for shard in self._shards:
             try:
                 yield from self._rows(shard)
-            except _ARROW_ERRORS as error:
+            except ARROW_ERRORS as error:
                 self._bad.report(shard.name, FrameError(f"{shard.name} is damaged: {_first_line(error)}"))
 
     def _rows(self, shard: _Shard) -> Iterator[Record]:
@@ -106,7 +106,7 @@ def _open_shard(path: Path, name: str) -> _Shard:
     try:
         schema, n_rows = _open_arrow(path) if _is_arrow(path) else _open_parquet(path)
         names = schema.names
-    except _ARROW_ERRORS as error:
+    except ARROW_ERRORS as error:
         raise FrameError(f"{name} is no readable {kind} file: {_first_line(error)}") from error
     if names.count(IMAGE_COLUMN) != 1 or not holds_bytes(schema.field(IMAGE_COLUMN).type):
         raise FrameError(f"{name} has no column 'image' of encoded pictures: its columns are {', '.join(names)}")
