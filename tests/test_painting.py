@@ -10,7 +10,7 @@ import torch
 from tests.conftest import roughen
 
 from bisquit.conditioning import Conditions
-from bisquit.editing import Editor
+from bisquit.editing import EditConfig, Editor
 from bisquit.errors import ConfigError, ModelError
 from bisquit.generate import Pipeline
 from bisquit.painting import Painter
@@ -174,7 +174,7 @@ def test_holes_are_filled_but_by_a_pyramid(make_model, kind: str):
     picture = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
     mask = np.zeros(SIZE, dtype=np.bool_)
     mask[4:9, 5:12] = True
-    filled = Editor(model, class_name="sand").inpaint(picture, mask, n=2)
+    filled = Editor(model, edit=EditConfig(candidates=1), class_name="sand").inpaint(picture, mask, n=2)
     for one in filled:
         np.testing.assert_array_equal(one[~mask], picture[~mask])
     assert not np.array_equal(filled[0][mask], filled[1][mask])

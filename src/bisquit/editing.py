@@ -308,7 +308,7 @@ class Editor:
 
         def misfit(painted: Tensor, of: Tensor) -> Tensor:
             decoded = self.model.decode(painted.numpy(), (mask.shape[0], mask.shape[1]))[:, around].astype(np.float64)
-            return torch.from_numpy(np.square(decoded - frames[of][:, around]).mean(axis=(1, 2)))
+            return torch.from_numpy(np.square(decoded - frames[of.numpy()][:, around]).mean(axis=(1, 2)))
 
         return misfit
 
@@ -327,6 +327,7 @@ class Editor:
         from the tokens. progress: called with the tokens done and to do, the last time with all of them done.
         """
         each = self.edit.candidates if misfit else 1
+        misfit = misfit if each > 1 else None
         given, pictures = torch.where(known, tokens, -1), torch.arange(len(tokens)).repeat_interleave(each)
         parts, costs = [], []
         for start in range(0, len(pictures), BATCH):

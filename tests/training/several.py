@@ -106,7 +106,6 @@ def train(case: str, out: Path, transformer: TransformerConfig, resume: bool = F
         tokenizer = Tokenizer(TokenizerConfig(TOKENIZER.autoencoder, quantizer)).eval()
         roughen(tokenizer, 0)
         recipe = PriorRecipe(config, VARIED, settings, classes=True, unsaid=0.3, flipped=0.3 if is_pyramid else 0.0)
-        recipe = recipe.replace(caption_noise=0.1)
         fresh, valid_tokens = FreshTokens(frames, tokenizer), tokenize(tokenizer, valid)
         train_prior(recipe, fresh, valid_tokens, out, resume=resume, captions=CAPTIONS)
 
