@@ -233,7 +233,7 @@ def page(figures: Mapping[str, Figures], best: float, prompts: Mapping[str, str]
     about = filled(
         f"`{options.model}` is asked for each of the tracks, {options.per_class} pictures of each, and a network that "
         f"was trained on real frames says which track it sees; of {valid['pictures']:,.0f} frames of races that "
-        f"neither has seen, it is right in {valid['accuracy']:.1%}. Guidance goes from what the model would paint "
+        f"neither has seen, it is right in {valid['accuracy']:.2%}. Guidance goes from what the model would paint "
         "untold, 0, to what it paints when told, 1, and on. Distances are to as many real frames of each track. "
         f"Pictures are nearest to real ones, as a whole, at guidance {best:g}; beyond, more of them are of the track "
         "that was asked for, and they are less various."

@@ -60,7 +60,7 @@ def test_the_page_and_the_curve_show_what_was_measured(tmp_path):
     page = study.page(figures, 1.0, {"icy": "the pole"}, options)
     for said in (
         "| 3, cosine | 91.0% | 3.25 | 0.700 | 0.600 |",
-        "99.8%",
+        "99.80%",
         "| held back | 3 | 430 | 75.0% |",
         '"the pole" (of icy)',
     ):
