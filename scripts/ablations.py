@@ -26,7 +26,9 @@ from trainings import (
     CommandFailedError,
     gather,
     hold_to,
+    keep_record,
     parquet_files,
+    recall,
     require_counts,
     save_json,
     study_parser,
@@ -89,7 +91,7 @@ def main() -> None:
     if options.plan:
         return
     hold_to(asdict(budget), work.runs)
-    recall(work)
+    recall(work.record, asdict(budget), work.runs)
     write(work, list(AXES))
     failed = work_through(
         runs,
@@ -117,24 +119,6 @@ def parse() -> argparse.Namespace:
     options = parser.parse_args()
     require_counts(parser, options, "seeds", "pictures", "tokenizer_epochs")
     return options
-
-
-def recall(work: Work) -> None:
-    """Take what is known of runs from beside the page, where their folders are not there.
-
-    Exits with 1 if that is of another budget.
-    """
-    if not work.record.exists():
-        return
-    record = json.loads(work.record.read_text())
-    if record["budget"] != asdict(work.budget):
-        sys.exit(f"{work.record} is of another budget, {record['budget']}: pass the same, or other --runs and --docs")
-    for name, seeds in record["runs"].items():
-        for seed, figures in seeds.items():
-            path = work.runs / name / f"seed-{seed}" / FIGURES_FILE
-            if not path.exists():
-                path.parent.mkdir(parents=True, exist_ok=True)
-                save_json(figures, path)
 
 
 def axes_of(run: Run) -> list[str]:
@@ -262,10 +246,7 @@ def write(work: Work, axes: list[str]) -> None:
     text = page(figures, budget, plan(AXES, budget, work.from_parquet), command, work.from_parquet)
     with atomic_file(work.docs / "ablations.md") as partial:
         partial.write_text(text)
-    runs: dict[str, dict[str, Any]] = {}
-    for (name, seed), of_run in figures.items():
-        runs.setdefault(name, {})[str(seed)] = of_run
-    save_json({"budget": asdict(budget), "runs": runs}, work.record)
+    keep_record(work.record, asdict(budget), work.runs)
 
 
 if __name__ == "__main__":

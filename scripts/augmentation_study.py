@@ -7,7 +7,8 @@
 
 Two hours on two cores. Networks of the features' shape are trained to tell tracks apart, all for as many steps, on a
 share of the real frames, with painted ones or without, changed at random or not. What is done already is not done
-again. The last line is one JSON object.
+again: beside the page lies docs/augmentation.json with all figures, from which another checkout goes on. The last line
+is one JSON object.
 """
 
 from __future__ import annotations
@@ -23,7 +24,19 @@ from statistics import fmean, stdev
 from typing import Any
 
 import numpy as np
-from trainings import FIGURES_FILE, Figures, filled, gather, hold_to, machine, made_on, save_json, work_through
+from trainings import (
+    FIGURES_FILE,
+    Figures,
+    filled,
+    gather,
+    hold_to,
+    keep_record,
+    machine,
+    made_on,
+    recall,
+    save_json,
+    work_through,
+)
 
 from bisquit.atomic import atomic_file
 from bisquit.evaluation.generation import described
@@ -34,6 +47,7 @@ from bisquit.presets import get_preset
 from bisquit.training import FeaturesRecipe, train_features
 
 ROOT = Path(__file__).resolve().parent.parent
+RECORD = ROOT / "docs" / "augmentation.json"
 PERCENTS = (1, 5, 20)
 ORDINARY = Augmentation(flip=True, shift_px=8, colour=0.2)
 BATCH = 64
@@ -84,9 +98,12 @@ def main() -> None:
     options = parser.parse_args()
     frames, valid, painted = map(load_frames, (options.frames, options.valid_frames, options.painted))
     work = Work(frames, valid, painted.with_classes(frames.classes), options.steps, options.runs)
-    hold_to({"frames": len(frames), "painted": len(painted), "steps": options.steps}, work.runs)
+    budget = {"frames": len(frames), "painted": len(painted), "steps": options.steps}
+    hold_to(budget, work.runs)
+    recall(RECORD, budget, work.runs)
 
     def write(run: Run | None = None) -> None:
+        keep_record(RECORD, budget, work.runs)
         with atomic_file(ROOT / "docs" / "augmentation.md") as partial:
             partial.write_text(page(gather(work.runs), work, options))
 

@@ -22,7 +22,6 @@ import sys
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import trainings
 from priors_cost import seconds
@@ -32,13 +31,13 @@ from priors_plot import plot
 from priors_work import Source, Work
 from scaling_plan import Size
 from trainings import (
-    FIGURES_FILE,
     Figures,
     gather,
     hold_to,
+    keep_record,
     parquet_files,
+    recall,
     require_counts,
-    save_json,
     study_parser,
     work_through,
 )
@@ -63,7 +62,7 @@ def main() -> None:
     if options.plan:
         return
     hold_to(work.budget.to_dict(), work.runs)
-    recall(work)
+    recall(work.docs / "compare-priors.json", work.budget.to_dict(), work.runs)
     write(work, options)
     failed = work_through(
         runs,
@@ -184,24 +183,6 @@ def taken_models(given: Sequence[str], runs: Sequence[Run]) -> dict[str, str]:
     return taken
 
 
-def recall(work: Work) -> None:
-    """Take what is known of runs from beside the page, where their folders are not there.
-
-    Exits with 1 if that is of another budget.
-    """
-    record = work.docs / "compare-priors.json"
-    if not record.exists():
-        return
-    kept = json.loads(record.read_text())
-    if kept["budget"] != work.budget.to_dict():
-        sys.exit(f"{record} is of another budget, {kept['budget']}: pass the same, or other --runs and --docs")
-    for name, figures in kept["runs"].items():
-        path = work.runs / name / "seed-0" / FIGURES_FILE
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            save_json(figures, path)
-
-
 def write(work: Work, options: argparse.Namespace) -> None:
     """Draw the figure and write the page and all figures, from what there is."""
     figures: Figures = gather(work.runs)
@@ -209,8 +190,7 @@ def write(work: Work, options: argparse.Namespace) -> None:
     text = page(figures, work.budget, options.sizes, options.bits, command(options, work.budget))
     with atomic_file(work.docs / "compare-priors.md") as partial:
         partial.write_text(text)
-    runs: dict[str, Any] = {name: of_run for (name, _), of_run in figures.items()}
-    save_json({"budget": work.budget.to_dict(), "runs": runs}, work.docs / "compare-priors.json")
+    keep_record(work.docs / "compare-priors.json", work.budget.to_dict(), work.runs)
 
 
 def command(options: argparse.Namespace, budget: Budget) -> str:

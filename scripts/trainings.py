@@ -171,6 +171,29 @@ def gather(runs: Path) -> Figures:
     return found
 
 
+def keep_record(record: Path, budget: Mapping[str, Any], runs: Path) -> None:
+    """Write the figures of all runs in a folder that are finished to one file, from which another checkout goes on."""
+    found: dict[str, dict[str, Any]] = {}
+    for (name, seed), figures in gather(runs).items():
+        found.setdefault(name, {})[str(seed)] = figures
+    save_json({"budget": budget, "runs": found}, record)
+
+
+def recall(record: Path, budget: Mapping[str, Any], runs: Path) -> None:
+    """Take what a record knows of runs whose folders are not there. Exits with 1 if it is of another budget."""
+    if not record.exists():
+        return
+    kept = json.loads(record.read_text())
+    if kept["budget"] != budget:
+        sys.exit(f"{record} is of another budget, {kept['budget']}: pass the same, or other --runs and --docs")
+    for name, seeds in kept["runs"].items():
+        for seed, figures in seeds.items():
+            path = runs / name / f"seed-{seed}" / FIGURES_FILE
+            if not path.exists():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                save_json(figures, path)
+
+
 def nested_rows(frames: int, count: int) -> np.ndarray:
     """Return which `count` of all frames a share is: spread at random, the smaller share first in the larger."""
     return np.random.default_rng(0).permutation(frames)[:count]
