@@ -36,6 +36,12 @@ def model_folder(make_tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return folder
 
 
+@pytest.fixture(autouse=True)
+def _show_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have streams show every part, however long it takes beside so tiny a model's painting."""
+    monkeypatch.setattr("bisquit.studio.painting.SHOWING", float("inf"))
+
+
 @pytest.fixture
 def make_config(model_folder: Path, tmp_path: Path) -> Callable[..., StudioConfig]:
     """A function that returns how a studio is started, with some limits of its own."""

@@ -114,6 +114,12 @@ def test_a_stream_shows_the_picture_grow(client: TestClient, model_folder: Path)
     assert done["tokens"] == tokens.tokens[0].tolist()
 
 
+def test_a_stream_is_not_held_up_by_what_it_shows(client: TestClient, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("bisquit.studio.painting.SHOWING", 0.0)
+    told = events(client, {"model": MODEL})
+    assert [data["done"] for name, data in told if name == "partial"] == [8, 40]  # the first, and the whole
+
+
 def test_a_stream_shows_as_little_as_is_asked_for(client: TestClient):
     told = events(client, {"model": MODEL, "every": 17})
     assert [data["done"] for name, data in told if name == "partial"] == [24, 40]

@@ -6,6 +6,7 @@ orders ──seeds, numbers, conditions──Painter──> tokens ──tokeniz
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,9 @@ from bisquit.priors import SequentialPrior
 from bisquit.studio.models import Model, Models
 from bisquit.studio.schemas import SampleRequest, StreamRequest
 from bisquit.studio.worker import Job, stop_if_cancelled
+
+SHOWING = 1.0
+"""The most time that showing a picture may take before it is done, in that which painting takes."""
 
 
 @dataclass(frozen=True)
@@ -99,11 +103,13 @@ class _Watched:
 
     def __init__(self, model: Model, bits: Callable[[Tensor, Tensor | None], Tensor], order: PaintOrder) -> None:
         self._model, self._bits, self._order, self._shown = model, bits, order, 0
+        self._begun, self._showing_s = time.perf_counter(), 0.0
 
     def show(self, done: int, tokens: Tensor) -> None:
-        """Show tokens (1, h, w) of which so many are done, unless too few are new."""
-        prior, order = self._model.pipeline.painting_prior(), self._order
-        if order.on_part is None or (done < prior.length and done - self._shown < order.every):
+        """Show tokens (1, h, w) of which so many are done, unless too few are new, or it would hold up the painting."""
+        prior, order, begun = self._model.pipeline.painting_prior(), self._order, time.perf_counter()
+        is_behind = self._showing_s > SHOWING * (begun - self._begun - self._showing_s)
+        if order.on_part is None or (done < prior.length and (is_behind or done - self._shown < order.every)):
             return
         self._shown = done
         chances = None
@@ -111,3 +117,4 @@ class _Watched:
             chances = (-self._bits(tokens.clamp_min(0), order.condition)[0]).exp2().numpy()
         frame = self._model.pipeline.tokenizer.decode_partial(tokens, self._model.pipeline.frame_size)
         order.on_part(Part(done, prior.length, frame[0].cpu().numpy(), tokens[0].numpy(), chances))
+        self._showing_s += time.perf_counter() - begun
