@@ -58,9 +58,10 @@ def main() -> None:
     shown = [np.where(mask[..., None], GREY, frames[:: -(-len(frames) // SHOWN)]).astype(np.uint8)]
     for name, fill in ways(options.any_order, options.raster).items():
         print(f"filling {len(frames)} holes: {name}", flush=True)
-        painted = np.where(mask[..., None], fill(frames, mask), frames)
+        painted = fill(frames, mask)
         done = blended(frames, painted, mask) if name.startswith(MODELS) else painted
-        figures[name] = {**measure(done, frames, mask, network), "unblended_step": edge_step(painted, mask)}
+        pasted = np.where(mask[..., None], painted, frames)
+        figures[name] = {**measure(done, frames, mask, network), "unblended_step": edge_step(pasted, mask)}
         shown.append(done[:: -(-len(frames) // SHOWN)])
     write_frame(contact_sheet(np.concatenate(shown), columns=len(shown[0])), ROOT / "docs" / "images" / "editing.jpg")
     with atomic_file(ROOT / "docs" / "editing.md") as partial:

@@ -17,9 +17,22 @@ def membrane(values: np.ndarray, hole: np.ndarray, tolerance: float = 1e-3) -> n
 
     tolerance: to which the equations are solved, in the values' units. Where nothing is known, values become zero.
     """
-    out: np.ndarray = np.where(hole[..., None], 0.0, values)
     if not hole.any() or hole.all():
-        return out
+        return np.where(hole[..., None], 0.0, values)
+    rows, columns = np.nonzero(hole)
+    filled, window = values.astype(np.float64), (_span(rows), _span(columns))
+    filled[window] = _solved(values[window], hole[window], tolerance)
+    return filled
+
+
+def _span(places: np.ndarray) -> slice:
+    """Return from where to where places reach along an axis, with one more on each side, where there is one."""
+    return slice(max(0, int(places.min()) - 1), int(places.max()) + 2)
+
+
+def _solved(values: np.ndarray, hole: np.ndarray, tolerance: float) -> np.ndarray:
+    """Return what `membrane` does, of the part of a picture that the hole and its edge are in."""
+    out: np.ndarray = np.where(hole[..., None], 0.0, values)
     inside = hole[..., None].astype(np.float64)
     degree = sum(_beside(np.ones_like(inside), axis, step) for axis, step in SIDES)
 
