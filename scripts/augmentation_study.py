@@ -232,7 +232,8 @@ def page(figures: Figures, work: Work, options: argparse.Namespace) -> str:
     bisquit augment --model edit --per-class 100 --guidance 1.5 --top-p 0.95 \\
         --real 'FRAMES/{Path(options.frames).name}' -o {Path(options.painted).name}
     python scripts/augmentation_study.py --frames 'FRAMES/{Path(options.frames).name}' \\
-        --valid-frames FRAMES/{Path(options.valid_frames).name} --painted {Path(options.painted).name}
+        --valid-frames FRAMES/{Path(options.valid_frames).name} --painted {Path(options.painted).name} \\
+        --seeds {options.seeds}
 
 | | {" | ".join(f"{percent}%" for percent in PERCENTS)} |
 | --- |{" --- |" * len(PERCENTS)}
