@@ -381,13 +381,7 @@ def tried(case: Case, times: int, seed: int = 0, troubles: Sequence[Trouble] = T
             run(case.prepare, folder)
             try:
                 found.kills += run(case.start, folder, moments.uniform(0, found.seconds))
-                if bad := unreadable(folder):
-                    raise Ended(f"half there: {bad[0]}")
-                if not case.holds(folder):
-                    raise Ended("what was there before is not there any more")
-                run(case.go_on, folder)
-                if case.made(folder) != wanted:
-                    raise Ended("what it made is not what it makes when nothing stops it")
+                go_on(case, folder, wanted, "when nothing stops it")
                 found.went_on += 1
             except Exception as error:
                 found.lost.append(f"kill {number + 1}: {error}")
@@ -418,14 +412,22 @@ def is_told(case: Case, folder: Path, trouble: Trouble, moments: random.Random, 
         run(case.start, folder, trouble=lambda: trouble.begin(folder, drawn))
     except Told:
         told = True
+    go_on(case, folder, wanted, "without trouble")
+    return told
+
+
+def go_on(case: Case, folder: Path, wanted: str, usually: str) -> None:
+    """Run a command once more to its end. Raises Ended if anything was lost before, or if that makes something else.
+
+    usually: how `wanted` was made, for the message.
+    """
     if bad := unreadable(folder):
         raise Ended(f"half there: {bad[0]}")
     if not case.holds(folder):
         raise Ended("what was there before is not there any more")
     run(case.go_on, folder)
     if case.made(folder) != wanted:
-        raise Ended("what it made is not what it makes without trouble")
-    return told
+        raise Ended(f"what it made is not what it makes {usually}")
 
 
 def page(record: dict[str, Found]) -> str:

@@ -69,18 +69,14 @@ def test_no_processes_are_refused(run: Run):
     assert refused.err == "bisquit: devices is 0: it must be at least 1\n"
 
 
+def shards_command(trained: Trained, frames: Path, tmp_path: Path) -> tuple[str | Path, ...]:
+    """Return the command that makes shards of frames in a folder of `tmp_path`."""
+    named = ("--tokenizer", trained.tokenizer, "--frames", frames, "--size", "12x16")
+    return "shards", *named, "-o", tmp_path / "out"
+
+
 def test_shards_are_made_once(run: Run, trained: Trained, frames: Path, tmp_path: Path):
-    command = (
-        "shards",
-        "--tokenizer",
-        trained.tokenizer,
-        "--frames",
-        frames,
-        "--size",
-        "12x16",
-        "-o",
-        tmp_path / "out",
-    )
+    command = shards_command(trained, frames, tmp_path)
     first, second = run(*command), run(*command)
     assert first.out.startswith("7 frames in 2 shards, 0 were there before")
     assert second.out.startswith("0 frames in 0 shards, 2 were there before")
@@ -90,17 +86,7 @@ def test_workers_without_ray_are_refused_in_one_line(
     run: Run, trained: Trained, frames: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setitem(sys.modules, "ray", None)
-    command = (
-        "shards",
-        "--tokenizer",
-        trained.tokenizer,
-        "--frames",
-        frames,
-        "--size",
-        "12x16",
-        "-o",
-        tmp_path / "out",
-    )
+    command = shards_command(trained, frames, tmp_path)
     refused = run(*command, "--workers", "2")
     assert refused.status == 2
     assert refused.err == "bisquit: workers need Ray: pip install 'bisquit[ray]'\n"

@@ -72,6 +72,17 @@ def frames_options(function: Function) -> Function:
     )(function)
 
 
+def tokenizer_option(function: Function) -> Function:
+    """Add the flag that names a tokenizer, as `model`."""
+    return click.option(
+        "--tokenizer",
+        "model",
+        required=True,
+        type=MODEL,
+        help="A folder that `bisquit train tokenizer` made, or a shipped model.",
+    )(function)
+
+
 def part_option(function: Function) -> Function:
     """Add the flag that says which part of the frames is meant."""
     return click.option(

@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import click
 
-from bisquit.cli.options import MODEL, FrameSize, progress_bar
+from bisquit.cli.options import FrameSize, progress_bar, tokenizer_option
 from bisquit.generate import load
 from bisquit.shards import TokenizePieces, begin, in_this_process, tokenize_shards
 
 
 @click.command()
-@click.option(
-    "--tokenizer",
-    "model",
-    required=True,
-    type=MODEL,
-    help="A folder that `bisquit train tokenizer` made, or a shipped model.",
-)
+@tokenizer_option
 @click.option("--frames", required=True, help="Parquet files on any storage, such as 's3://bucket/frames/*.parquet'.")
 @click.option("-o", "--output", required=True, help="The folder of the shards on any storage.")
 @click.option("--size", required=True, type=FrameSize(), help="The frames' height x width; others are resized to it.")

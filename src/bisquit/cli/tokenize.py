@@ -8,26 +8,20 @@ import click
 
 from bisquit.cli.options import (
     FRAMES,
-    MODEL,
     OUTPUT,
     device_option,
     frames_options,
     part_option,
     progress_bar,
     read_frames,
+    tokenizer_option,
 )
 from bisquit.generate import load
 from bisquit.tokens import tokenize
 
 
 @click.command()
-@click.option(
-    "--tokenizer",
-    "model",
-    required=True,
-    type=MODEL,
-    help="A folder that `bisquit train tokenizer` made, or a shipped model.",
-)
+@tokenizer_option
 @click.option("--frames", required=True, type=FRAMES, help="Frames: a Parquet file, a folder, a glob, or bundled.")
 @click.option(
     "-o", "--output", required=True, type=OUTPUT, help="The file of tokens to write, such as train.safetensors."

@@ -19,8 +19,16 @@ import pyarrow.parquet as pq
 from bisquit.errors import FrameError
 from bisquit.frames.decode import decode_records
 from bisquit.frames.frameset import FrameSet
-from bisquit.frames.record import CLASS_COLUMNS, BadFrames, Known, Record
-from bisquit.frames.tables import ARROW_ERRORS, IMAGE_COLUMN, class_names_of, holds_bytes, values_of
+from bisquit.frames.record import BadFrames, Known, Record
+from bisquit.frames.tables import (
+    ARROW_ERRORS,
+    IMAGE_COLUMN,
+    class_column_of,
+    class_names_of,
+    encoded_of,
+    holds_pictures,
+    values_of,
+)
 
 _BATCH_ROWS = 64
 
@@ -70,7 +78,7 @@ def find_pieces(url: str, at_most: int) -> list[Piece]:
         full = str(system.unstrip_protocol(path))
         with _opened(full) as file:
             schema = file.schema_arrow
-            if schema.names.count(IMAGE_COLUMN) != 1 or not holds_bytes(schema.field(IMAGE_COLUMN).type):
+            if not holds_pictures(schema):
                 raise FrameError(f"{full} has no column 'image' of encoded pictures")
             for group in range(file.num_row_groups):
                 rows = file.metadata.row_group(group).num_rows
@@ -114,18 +122,17 @@ class _Rows:
         end, row = piece.first + piece.rows, 0
         with _opened(piece.url) as file:
             schema = file.schema_arrow
-            class_column = next((column for column in CLASS_COLUMNS if column in schema.names), None)
+            class_column = class_column_of(schema)
             columns = [IMAGE_COLUMN, *([class_column] if class_column else ())]
             names = class_names_of(schema, class_column)
             for batch in file.iter_batches(_BATCH_ROWS, row_groups=[piece.row_group], columns=columns):
                 batch.validate(full=True)  # else lengths that a damaged file names lead out of its memory
                 first = max(0, piece.first - row)
                 part = batch.slice(first, max(0, min(end - row, batch.num_rows) - first))
-                cells = part.column(IMAGE_COLUMN).to_pylist()
-                for i, (cell, class_name) in enumerate(zip(cells, values_of(part, class_column, names), strict=True)):
-                    encoded = cell["bytes"] if isinstance(cell, dict) else cell
+                pictures, classes = encoded_of(part), values_of(part, class_column, names)
+                for i, (encoded, class_name) in enumerate(zip(pictures, classes, strict=True)):
                     name = f"{piece.url}#{piece.row_group}.{row + first + i}"
-                    yield Record(Known(name, class_name, None), encoded or b"")
+                    yield Record(Known(name, class_name, None), encoded)
                 row += batch.num_rows
                 if row >= end:
                     return

@@ -77,13 +77,11 @@ class TableRecords:
         row = 0
         for batch in _batches(shard):
             batch.validate(full=True)  # else lengths that a damaged file names lead out of its memory
-            cells = batch.column(IMAGE_COLUMN).to_pylist()
+            pictures = encoded_of(batch)
             classes = values_of(batch, shard.class_column, shard.class_names)
             races = values_of(batch, shard.race_column)
-            for cell, class_name, race in zip(cells, classes, races, strict=True):
-                # An empty cell goes on as no bytes: the decoder reports it as it does any broken picture.
-                encoded = cell["bytes"] if isinstance(cell, dict) else cell
-                yield Record(Known(f"{shard.name}#{row}", class_name, race), encoded or b"")
+            for encoded, class_name, race in zip(pictures, classes, races, strict=True):
+                yield Record(Known(f"{shard.name}#{row}", class_name, race), encoded)
                 row += 1
 
 
@@ -108,9 +106,9 @@ def _open_shard(path: Path, name: str) -> _Shard:
         names = schema.names
     except ARROW_ERRORS as error:
         raise FrameError(f"{name} is no readable {kind} file: {_first_line(error)}") from error
-    if names.count(IMAGE_COLUMN) != 1 or not holds_bytes(schema.field(IMAGE_COLUMN).type):
+    if not holds_pictures(schema):
         raise FrameError(f"{name} has no column 'image' of encoded pictures: its columns are {', '.join(names)}")
-    class_column = next((column for column in CLASS_COLUMNS if column in names), None)
+    class_column = class_column_of(schema)
     race_column = RACE_COLUMN if RACE_COLUMN in names else None
     return _Shard(path, name, n_rows, class_column, class_names_of(schema, class_column), race_column)
 
@@ -131,6 +129,11 @@ def _open_arrow(path: Path) -> tuple[pa.Schema, int]:
         return stream.schema, sum(len(batch) for batch in stream)
 
 
+def class_column_of(schema: pa.Schema) -> str | None:
+    """Return the column that says which class a picture has; None if there is none."""
+    return next((column for column in CLASS_COLUMNS if column in schema.names), None)
+
+
 def class_names_of(schema: pa.Schema, column: str | None) -> tuple[str, ...]:
     """Return the names of classes that a column has as numbers, as `datasets` notes them; none where it does not."""
     try:
@@ -140,10 +143,24 @@ def class_names_of(schema: pa.Schema, column: str | None) -> tuple[str, ...]:
         return ()
 
 
-def holds_bytes(kind: pa.DataType) -> bool:
+def holds_pictures(schema: pa.Schema) -> bool:
+    """Whether there is one column of encoded pictures."""
+    return schema.names.count(IMAGE_COLUMN) == 1 and _holds_bytes(schema.field(IMAGE_COLUMN).type)
+
+
+def encoded_of(batch: pa.RecordBatch) -> list[bytes]:
+    """Return the encoded pictures of a batch.
+
+    An empty cell goes on as no bytes: the decoder reports it as it does any broken picture.
+    """
+    cells = batch.column(IMAGE_COLUMN).to_pylist()
+    return [(cell["bytes"] if isinstance(cell, dict) else cell) or b"" for cell in cells]
+
+
+def _holds_bytes(kind: pa.DataType) -> bool:
     if pa.types.is_struct(kind):
         index = kind.get_field_index("bytes")
-        return index >= 0 and holds_bytes(kind.field(index).type)
+        return index >= 0 and _holds_bytes(kind.field(index).type)
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
