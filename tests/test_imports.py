@@ -13,10 +13,10 @@ SLOW_TO_IMPORT = {"lightning", "pyarrow", "tensorboard", "torch", "torchmetrics"
 
 
 def modules_after(code: str) -> set[str]:
-    """Run code in a fresh interpreter and return the top-level modules that it leaves imported."""
+    """Run code in a fresh interpreter and return the modules that it leaves imported."""
     script = f"{code}\nimport sys\nprint(*sys.modules, sep='\\n', file=sys.stderr)"
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    return {name.partition(".")[0] for name in run.stderr.split()}
+    return set(run.stderr.split())
 
 
 def test_importing_the_package_imports_nothing_slow():
@@ -32,6 +32,18 @@ def test_the_command_line_helps_without_importing_anything_slow(arguments: list[
         "with contextlib.suppress(SystemExit): main()"
     )
     assert modules_after(ask) & SLOW_TO_IMPORT == set()
+
+
+def test_a_model_is_loaded_and_training_explained_without_lightning_and_pytorchs_compiler():
+    ask = (
+        "import contextlib, sys\n"
+        "import bisquit\n"
+        "from bisquit.cli.main import main\n"
+        "bisquit.load('seed')\n"
+        "sys.argv = ['bisquit', 'train', 'prior', '--help']\n"
+        "with contextlib.suppress(SystemExit): main()"
+    )
+    assert modules_after(ask) & {"lightning", "torch._dynamo", "torchmetrics"} == set()
 
 
 @pytest.mark.parametrize(("given", "kept"), [(None, "passive"), ("active", "active")])

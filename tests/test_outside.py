@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +44,10 @@ def test_a_description_of_a_huge_tokenizer_takes_no_memory(tmp_path: Path, make_
     config = tokenizer.config.to_dict()
     config["autoencoder"] |= {"width": 8192, "depth": 64}  # 600 GB
     redescribe(path, config=config)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(ModelError, match="weights and configuration do not fit together"):
         load_tokenizer(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 400_000  # KiB
 
 
 @pytest.mark.parametrize(
@@ -79,7 +82,7 @@ def test_a_pyramid_of_too_many_places_is_refused() -> None:
 
 @pytest.mark.parametrize("config", [RasterConfig(), MaskedConfig(), PyramidConfig(scales=((1, 1), (1, 5)))])
 def test_a_shape_that_fits_is_built_with_its_weights(tmp_path: Path, config: Any) -> None:
-    """The shape is made without memory first; what is then loaded has all that is no weight too."""
+    """What is made of a description is bounded by its weights; all that is no weight is there too."""
     config = config.replace(transformer=TransformerConfig(4, 1, 1, 4))
     prior = build_prior(config, 3, (2, 3))
     save_prior(SavedPrior(prior, (8, 12), "0" * 16), tmp_path / "prior.safetensors")

@@ -15,12 +15,13 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from bisquit.atomic import atomic_file
 from bisquit.conditioning import Conditions
@@ -47,6 +48,8 @@ MOST_TOKENS = 2**14
 MOST_PIXELS = 2**20
 """Rows and columns of its frames."""
 MOST_BITS = 32
+MOST_BESIDE = 2**26
+"""Numbers that a model has beside its weights: tables of places, masks."""
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -203,11 +206,31 @@ def _weights(module: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:
     return tensors
 
 
+class _Bounded(TorchFunctionMode):
+    """Within it, not more than so many numbers are made anew; what would be the first beyond raises ModelError."""
+
+    makers: ClassVar = {torch.arange, torch.empty, torch.full, torch.ones, torch.rand, torch.randn, torch.zeros}
+
+    def __init__(self, numbers: int, message: str) -> None:
+        super().__init__()
+        self.left, self.message = numbers, message
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in self.makers:
+            self.left -= func(*args, **kwargs | {"device": "meta"}).numel()  # its shape, without memory
+            if self.left < 0:
+                raise ModelError(self.message)
+        return func(*args, **kwargs)
+
+
 def _built(build: Callable[[], Module], tensors: Mapping[str, Tensor], path: str | os.PathLike[str]) -> Module:
     """Return what `build` makes, with the weights read from `path`.
 
-    A description of some bytes can be of a model of terabytes: so its shape alone is made first, without memory, and is
-    compared with the weights that are there. Raises ModelError if they do not fit.
+    A description of some bytes can be of a model of terabytes: so not more is made of it than the weights are, and what
+    goes with them. Raises ModelError if they do not fit.
     """
     unfit = f"{path}: weights and configuration do not fit together"
     weights = dict(tensors)
@@ -215,11 +238,8 @@ def _built(build: Callable[[], Module], tensors: Mapping[str, Tensor], path: str
         for name, codes in tensors.items():
             if codes.dtype == torch.int8:
                 weights[name] = codes * weights.pop(name + STEP).view(codes.shape[:1] + (1,) * (codes.ndim - 1))
-        with torch.device("meta"):
-            shape = {name: value.shape for name, value in build().state_dict().items()}
-        if shape != {name: value.shape for name, value in weights.items()}:
-            raise ModelError(unfit)
-        module = build()
+        with _Bounded(sum(value.numel() for value in weights.values()) + MOST_BESIDE, unfit):
+            module = build()
         module.load_state_dict({name: value.float() for name, value in weights.items()})
     except (KeyError, RuntimeError) as error:
         raise ModelError(unfit) from error

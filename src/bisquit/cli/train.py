@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
+from bisquit import training
 from bisquit.captions import SHIPPED, load_captions
 from bisquit.card import write_card
 from bisquit.cli.options import (
@@ -33,15 +34,7 @@ from bisquit.priors import KINDS, of_kind
 from bisquit.processes import on_first
 from bisquit.quantizers import default_quantizer, quantizer_kinds
 from bisquit.tokens import FreshTokens, TokenSet
-from bisquit.training import (
-    FeaturesRecipe,
-    PriorRecipe,
-    Processes,
-    TokenizerRecipe,
-    train_features,
-    train_prior,
-    train_tokenizer,
-)
+from bisquit.training import FeaturesRecipe, PriorRecipe, Processes, TokenizerRecipe
 from bisquit.training.launch import LOST, is_of_torchrun, is_process_of_many, joined, launch
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -128,7 +121,7 @@ def tokenizer(
     network = load_feature_network(features) if recipe.sharpening.perceptual_weight else None
     train, valid, sources = _read(frames, valid_frames, size, skip_bad)
     sources |= _named(start=start, features=features if network else None)
-    train_tokenizer(
+    training.train_tokenizer(
         recipe, train, valid, out, resume=resume, preset=preset, sources=sources, start=begun, network=network
     )
     on_first(lambda: _say_what_is_in(out, "tokenizer"))
@@ -187,7 +180,7 @@ def prior(
         assert frames is not None
         frame_set = read_frames(frames, size, skip_bad, part)
         train, sources["frames"] = FreshTokens(frame_set, valid.tokenizer), _source(frames)
-    train_prior(
+    training.train_prior(
         *(recipe, train, valid, out),
         resume=resume,
         preset=preset,
@@ -216,7 +209,7 @@ def features(
     """Train a feature network on frames and their classes, by which `bisquit evaluate` judges new frames."""
     recipe = override(get_preset(preset).features, given)
     train, valid, sources = _read(frames, valid_frames, size, skip_bad)
-    train_features(recipe, train, valid, out, resume=resume, preset=preset, sources=sources)
+    training.train_features(recipe, train, valid, out, resume=resume, preset=preset, sources=sources)
     on_first(lambda: click.echo(f"feature network in {out}"))
 
 
