@@ -111,8 +111,10 @@ $(VENV)/.docs: $(VENV)/.setup
 docs: $(VENV)/.docs ## Build the site of the documents and the docstrings: build/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict $(ARGS)
 
-test: $(VENV)/.setup ## Run the tests; ARGS="-k tokenizer" goes to pytest
-	$(BIN)/pytest $(ARGS)
+# Each process with one thread: the tests' models are too small for more.
+TEST_PROCESSES ?= 2
+test: $(VENV)/.setup ## Run the tests in TEST_PROCESSES=2; ARGS="-k tokenizer" goes to pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses=$(TEST_PROCESSES) --dist=worksteal $(ARGS)
 
 $(VENV)/.browser: $(VENV)/.setup
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt --editable '.[dev,browser]'

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
+import shlex
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.test_examples import ROOT, check_command
+
+from bisquit.cli.main import main
 
 NOTEBOOK = ROOT / "docs" / "notebook.ipynb"
 
@@ -38,16 +40,21 @@ def test_its_commands_can_be_given(cells: list[dict[str, Any]]):
         check_command(line[1:])
 
 
-def test_it_runs_from_top_to_bottom(cells: list[dict[str, Any]], tmp_path: Path):
-    shell = "import subprocess\n_shell = lambda line: subprocess.run(line, shell=True, check=True)\n"
-    code = shell + "\n".join(map(as_python, cells))
-    environment = {
-        **os.environ,
-        "BISQUIT_CACHE": str(tmp_path / "cache"),
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "TMPDIR": str(tmp_path),
-    }
-    run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-    assert "(4, 20, 30)" in run.stdout
+def test_it_runs_from_top_to_bottom(
+    cells: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def shell(line: str) -> None:
+        monkeypatch.setattr(sys, "argv", shlex.split(line))
+        status: object = 0
+        try:
+            main()
+        except SystemExit as ended:
+            status = ended.code
+        assert not status, f"{line}: {capsys.readouterr().err}"
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BISQUIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    exec("\n".join(map(as_python, cells)), {"_shell": shell})
+    assert "(4, 20, 30)" in capsys.readouterr().out
     assert len(list(tmp_path.glob("tmp*/model/prior.safetensors"))) == 1

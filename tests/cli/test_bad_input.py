@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import resource
 import shutil
-import subprocess
-import sys
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -138,16 +140,22 @@ def test_settings_that_are_no_numbers(run: Run, trained: Trained, tmp_path: Path
     assert_refused(run(*sample, "--device", "abacus"), "abacus")
 
 
+@contextmanager
+def no_room() -> Iterator[None]:
+    """Limit the size of files: the nearest to a full disk that any user can set, it stops writing half-way."""
+    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (700, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
 @pytest.mark.parametrize("verb", ["frames", "tokenize", "train", "sample", "evaluate"])
-def test_a_full_disk_leaves_nothing_half_written(verb: str, trained: Trained, frame_folder: Path, tmp_path: Path):
-    """A limit on the size of files, the nearest to a full disk that any user can set, stops the writing half-way."""
-    program = (
-        "import resource, signal\n"
-        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (700, 700))\n"
-        "from bisquit.cli.main import main\n"
-        "main()\n"
-    )
+def test_a_full_disk_leaves_nothing_half_written(
+    verb: str, run: Run, trained: Trained, frame_folder: Path, tmp_path: Path
+):
     output = tmp_path / {"sample": "sheet.png"}.get(verb, "output")
     arguments = {
         "frames": ("import", frame_folder, "-o", output),
@@ -156,8 +164,7 @@ def test_a_full_disk_leaves_nothing_half_written(verb: str, trained: Trained, fr
         "sample": ("--model", trained.model, "-o", output),
         "evaluate": ("--model", trained.model, "--frames", frame_folder, "--json", output),
     }[verb]
-    command = [sys.executable, "-c", program, verb, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert_refused(Outcome(done.returncode, done.stdout, done.stderr), "File too large")
+    with no_room():
+        assert_refused(run(verb, *arguments), "File too large")
     left = [path.name for path in tmp_path.rglob("*") if path.is_file() and not path.name.startswith("events.")]
     assert left == []
