@@ -10,7 +10,8 @@ says. Then
     at the end            what it made is, byte for byte, what it makes when nothing stops it; a run leaves no scrap
 
 Then the same without a kill: files cannot grow any more (as on a full disk, from a size drawn at random on), the folder
-cannot be written to, the clock jumps. Whatever stops a command so must be told in one line, what is
+cannot be written to, the clock jumps, what the command reads vanishes, or a second process does the same in the same
+place; each of the last two at a moment drawn at random. Whatever stops a command so must be told in one line, what is
 there must be whole, and once the trouble is over the command goes on to the same end.
 
 docs/faults.md is written anew, from what --record holds of each command: a run that was stopped goes on. The last line
@@ -20,6 +21,7 @@ is one JSON object. It exits with an error if anything was lost.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import hashlib
 import importlib
@@ -31,6 +33,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -48,7 +51,7 @@ from bisquit.atomic import atomic_file
 from bisquit.cli.main import VERBS
 from bisquit.cli.main import bisquit as verbs
 from bisquit.codec import Archive
-from bisquit.errors import BisquitError
+from bisquit.errors import BisquitError, FrameError
 from bisquit.frames import encode_png, load_frames
 from bisquit.priors import KINDS
 from bisquit.studio.gallery import Gallery
@@ -60,6 +63,10 @@ OF_A_CLASS = 8
 TINY = ("--preset", "demo", "--batch-size", "4", "--epochs", "3", "--checkpoint-minutes", "0.0001")
 KEPT = 200
 """Pictures that the gallery is given each time."""
+INPUTS = "in"
+"""Where a command finds what it reads, in its folder: a link to what all have in common."""
+LONGEST_S = 600
+"""What takes longer hangs."""
 
 
 @dataclass(frozen=True)
@@ -100,8 +107,13 @@ class Trouble:
     """Something that a command needs and does not get."""
 
     name: str
-    begin: Callable[[Path, random.Random], object]
-    """Brings it about, in the process that the command is to run in; the folder is the command's."""
+    start: Callable[[Case, Path, random.Random], object]
+    """Runs the command in a folder, in trouble, until that is over. Raises Told if it was stopped and said why."""
+
+
+def within(begin: Callable[[Path, random.Random], object]) -> Callable[[Case, Path, random.Random], object]:
+    """Return how a command is run in a process in which something is brought about first."""
+    return lambda case, folder, moments: run(case.start, folder, trouble=lambda: begin(folder, moments))
 
 
 def fill_disk(folder: Path, moments: random.Random) -> None:
@@ -134,79 +146,109 @@ def jump(folder: Path, moments: random.Random) -> None:
     time.time = lambda: now() + moments.uniform(-1e6, 1e6)
 
 
+def vanish(case: Case, folder: Path, moments: random.Random) -> None:
+    """Run a command, and take away what it reads at a moment drawn with early ones as likely as late ones."""
+    there, gone = folder / INPUTS, folder / f".{INPUTS}"
+    after_s = 2 ** moments.uniform(-8, 2)
+
+    def take() -> None:
+        removal = threading.Timer(after_s, os.rename, (there, gone))
+        removal.daemon = True
+        removal.start()
+
+    try:
+        run(case.start, folder, trouble=take)
+    finally:
+        if gone.is_symlink():
+            gone.rename(there)
+
+
+def start_twice(case: Case, folder: Path, moments: random.Random) -> None:
+    """Run a command, and once more beside itself: either goes to its end, or says why not."""
+    first = begin(case.start, folder)
+    time.sleep(2 ** moments.uniform(-8, 2))
+    second = begin(case.start, folder)
+    said: list[Ended] = []
+    for child in (first, second):
+        try:
+            end(child)
+        except Ended as error:
+            said.append(error)
+    if len(said) == 2:
+        raise Ended(f"neither of two goes on: {said[0]}; {said[1]}")
+    if said:
+        raise said[0]
+
+
 TROUBLES = (
-    Trouble("full disk", fill_disk),
-    Trouble("read-only folder", close_folder),
-    Trouble("jumping clock", jump),
+    Trouble("full disk", within(fill_disk)),
+    Trouble("read-only folder", within(close_folder)),
+    Trouble("jumping clock", within(jump)),
+    Trouble("vanished input", vanish),
+    Trouble("second process", start_twice),
 )
 
 
 def cases(common: Path) -> Iterator[Case]:
     """Yield all cases. common: a folder with frames, tokenizers, tokens and a model, by `prepare_common`."""
-    frames = str(common / "frames")
+
+    def link(folder: Path) -> None:
+        (folder / INPUTS).symlink_to(common)
 
     def case(name: str, *arguments: str, again: tuple[str, ...] = (), made: Callable[[Path], str] = digest) -> Case:
         def at(folder: Path, more: tuple[str, ...] = ()) -> object:
-            return command(*(argument.replace("OUT", str(folder / "out")) for argument in arguments), *more)
+            given = (argument.replace("IN/", f"{folder / INPUTS}/") for argument in arguments)
+            return command(*(argument.replace("OUT", str(folder / "out")) for argument in given), *more)
 
-        return Case(name, lambda folder: None, at, lambda folder: at(folder, again), made)
+        return Case(name, link, at, lambda folder: at(folder, again), made)
 
     training = {"again": ("--resume",), "made": weights}
-    on_frames = ("--frames", frames, "--out", "OUT", *TINY)
+    on_frames = ("--frames", "IN/frames", "--out", "OUT", *TINY)
     yield case("train tokenizer", "train", "tokenizer", *on_frames, "--width", "8", **training)
     yield case("train features", "train", "features", *on_frames, **training)
     for kind in KINDS:
-        tokens = str(common / f"tokens-{quantizer_of(kind)}.safetensors")
+        tokens = f"IN/tokens-{quantizer_of(kind)}.safetensors"
         on_tokens = ("--tokens", tokens, "--valid-tokens", tokens, "--out", "OUT", *TINY, "--width", "8")
         yield case(f"train prior, {kind}", "train", "prior", "--prior", kind, *on_tokens, **training)
-    model = ("--model", str(common / "model"))
-    yield case(
-        "tokenize",
-        "tokenize",
-        "--tokenizer",
-        str(common / "tokenizer-bsq"),
-        "--frames",
-        frames,
-        "-o",
-        "OUT.safetensors",
-    )
-    yield case("reconstruct", "reconstruct", *model, frames, "-o", "OUT")
-    yield case("compress", "compress", *model, frames, "-o", "OUT.bisq")
+    model = ("--model", "IN/model")
+    coded = ("--tokenizer", "IN/tokenizer-bsq", "--frames", "IN/frames")
+    yield case("tokenize", "tokenize", *coded, "-o", "OUT.safetensors")
+    yield case("reconstruct", "reconstruct", *model, "IN/frames", "-o", "OUT")
+    yield case("compress", "compress", *model, "IN/frames", "-o", "OUT.bisq")
     yield case("augment", "augment", *model, "--per-class", "4", "-o", "OUT")
-    yield case("evaluate", "evaluate", *model, "--frames", frames, "--json", "OUT.json", made=figures)
-    yield appending(common)
+    yield case("evaluate", "evaluate", *model, "--frames", "IN/frames", "--json", "OUT.json", made=figures)
+    yield appending(link)
     yield keeping()
 
 
-def appending(common: Path) -> Case:
+def appending(link: Callable[[Path], object]) -> Case:
     """An archive grows: what was in it stays whatever happens, and pictures that are missing can be added again."""
-    pictures = [str(path) for path in sorted((common / "frames").rglob("*.png"))]
-    model, before = ("--model", str(common / "model")), 3
+    before = 3
+
+    def pictures(folder: Path) -> list[str]:
+        return [str(path) for path in sorted((folder / INPUTS / "frames").glob("*/*.png"))]
+
+    def model(folder: Path) -> tuple[str, str]:
+        return "--model", str(folder / INPUTS / "model")
 
     def names(folder: Path) -> dict[str, bytes]:
         with Archive(folder / "out.bisq") as archive:
             return {entry.name: archive.read(entry) for entry in archive}
 
+    def prepare(folder: Path) -> None:
+        link(folder)
+        command("compress", *pictures(folder)[:before], "-o", str(folder / "out.bisq"), *model(folder))
+
     def append(folder: Path) -> object:
         there = names(folder)
-        missing = [path for path in pictures if Path(path).name not in there]
-        return command("archive", "append", str(folder / "out.bisq"), *missing, *model) if missing else None
+        missing = [path for path in pictures(folder) if Path(path).name not in there]
+        return command("archive", "append", str(folder / "out.bisq"), *missing, *model(folder)) if missing else None
 
     def holds(folder: Path) -> bool:
-        command("archive", "verify", str(folder / "out.bisq"), *model)
+        command("archive", "verify", str(folder / "out.bisq"), *model(folder))
         return len(names(folder)) >= before
 
-    def made(folder: Path) -> str:
-        return repr(sorted(names(folder).items()))
-
-    return Case(
-        "archive append",
-        lambda folder: command("compress", *pictures[:before], "-o", str(folder / "out.bisq"), *model),
-        append,
-        append,
-        made,
-        holds,
-    )
+    return Case("archive append", prepare, append, append, lambda folder: repr(sorted(names(folder).items())), holds)
 
 
 def keeping() -> Case:
@@ -313,55 +355,88 @@ TOLD = 2
 """Its exit status."""
 
 
+@dataclass(frozen=True)
+class Child:
+    """A process that does some work."""
+
+    pid: int
+    log: Path
+    """Where it says why it ended."""
+
+
+def begin(work: Callable[[Path], object], folder: Path, trouble: Callable[[], object] = lambda: None) -> Child:
+    """Begin work in a process of its own. trouble: called in that process first."""
+    descriptor, name = tempfile.mkstemp(prefix=".log-", dir=folder)
+    os.close(descriptor)
+    log = Path(name)
+    child = os.fork()
+    if child:
+        return Child(child, log)
+    os.setsid()
+    code = 1
+    try:
+        output = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")  # whoever had put others in their place
+        said = log.open("w")
+        trouble()
+        work(folder)
+        code = 0
+    except (BisquitError, OSError, click.ClickException) as error:  # as `bisquit.cli.main` has it
+        end_trouble()
+        code = TOLD if len(str(error).splitlines()) == 1 else 1
+        said.write(f"{type(error).__name__}: {error}")
+    except BaseException:
+        end_trouble()
+        traceback.print_exc(file=said)
+    finally:
+        said.flush()
+        os._exit(code)
+
+
+def end(child: Child, kill_after_s: float | None = None) -> bool:
+    """Wait for a process's end; kill it after so many seconds, and return whether that was before its end.
+
+    Raises Told if it ended with an error that the command line would tell in one line, Ended if with another, by a
+    signal of its own, or not within LONGEST_S.
+    """
+    killer = threading.Timer(LONGEST_S if kill_after_s is None else kill_after_s, kill, [child.pid])
+    killer.start()
+    os.waitid(
+        os.P_PID, child.pid, os.WEXITED | os.WNOWAIT
+    )  # its number stays its own until nobody can kill it any more
+    killer.cancel()
+    killer.join()
+    _, status = os.waitpid(child.pid, 0)
+    if os.WIFSIGNALED(status):
+        if kill_after_s is None or os.WTERMSIG(status) != signal.SIGKILL:
+            raise Ended(f"ended by {signal.Signals(os.WTERMSIG(status)).name}, after {LONGEST_S} s at the latest")
+        return True
+    if os.WEXITSTATUS(status):
+        raise (Told if os.WEXITSTATUS(status) == TOLD else Ended)(
+            (child.log.read_text(errors="replace").strip().splitlines() or ["no word"])[-1]
+        )
+    return False
+
+
+def kill(child: int) -> None:
+    """Kill a process and whatever it started."""
+    try:
+        os.killpg(child, signal.SIGKILL)
+    except ProcessLookupError:  # it has not begun yet, or has ended just now
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
+
+
 def run(
     work: Callable[[Path], object],
     folder: Path,
     kill_after_s: float | None = None,
     trouble: Callable[[], object] = lambda: None,
 ) -> bool:
-    """Do work in a process of its own; kill it after so many seconds, and return whether that was before its end.
-
-    trouble: called in that process first. Raises Told if it ended with an error that the command line would tell in
-    one line, Ended if with another.
-    """
-    log = folder / ".log"
-    child = os.fork()
-    if child == 0:
-        os.setsid()
-        code = 1
-        try:
-            output = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(output, 1)
-            os.dup2(output, 2)
-            sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")  # whoever had put others in their place
-            said = log.open("w")
-            trouble()
-            work(folder)
-            code = 0
-        except (BisquitError, OSError, click.ClickException) as error:  # as `bisquit.cli.main` has it
-            end_trouble()
-            code = TOLD if len(str(error).splitlines()) == 1 else 1
-            said.write(f"{type(error).__name__}: {error}")
-        except BaseException:
-            end_trouble()
-            traceback.print_exc(file=said)
-        finally:
-            said.flush()
-            os._exit(code)
-    if kill_after_s is not None:
-        time.sleep(kill_after_s)
-        try:
-            os.killpg(child, signal.SIGKILL)
-        except ProcessLookupError:  # it has not begun yet
-            os.kill(child, signal.SIGKILL)
-    _, status = os.waitpid(child, 0)
-    if os.WIFSIGNALED(status):
-        return True
-    if os.WEXITSTATUS(status):
-        raise (Told if os.WEXITSTATUS(status) == TOLD else Ended)(
-            (log.read_text(errors="replace").strip().splitlines() or ["no word"])[-1]
-        )
-    return False
+    """Do work in a process of its own, with `begin` and `end`."""
+    return end(begin(work, folder, trouble), kill_after_s)
 
 
 def tried(case: Case, times: int, seed: int = 0, troubles: Sequence[Trouble] = TROUBLES) -> Found:
@@ -371,9 +446,9 @@ def tried(case: Case, times: int, seed: int = 0, troubles: Sequence[Trouble] = T
         calm = Path(scratch) / "calm"
         calm.mkdir()
         run(case.prepare, calm)
-        begin = time.monotonic()
+        since = time.monotonic()
         run(case.start, calm)
-        found = Found(time.monotonic() - begin)
+        found = Found(time.monotonic() - since)
         wanted = case.made(calm)
         for number in range(times):
             folder = Path(scratch) / str(number)
@@ -409,11 +484,17 @@ def is_told(case: Case, folder: Path, trouble: Trouble, moments: random.Random, 
     """
     told, drawn = False, random.Random(moments.random())
     try:
-        run(case.start, folder, trouble=lambda: trouble.begin(folder, drawn))
+        trouble.start(case, folder, drawn)
     except Told:
         told = True
     go_on(case, folder, wanted, "without trouble")
     return told
+
+
+def must_hold(case: Case, folder: Path) -> None:
+    """Raise FrameError unless all that must not be lost is there. In a process of its own: it may start threads."""
+    if not case.holds(folder):
+        raise FrameError("what was there before is not there any more")
 
 
 def go_on(case: Case, folder: Path, wanted: str, usually: str) -> None:
@@ -423,8 +504,7 @@ def go_on(case: Case, folder: Path, wanted: str, usually: str) -> None:
     """
     if bad := unreadable(folder):
         raise Ended(f"half there: {bad[0]}")
-    if not case.holds(folder):
-        raise Ended("what was there before is not there any more")
+    run(lambda folder: must_hold(case, folder), folder)
     run(case.go_on, folder)
     if case.made(folder) != wanted:
         raise Ended(f"what it made is not what it makes {usually}")
@@ -445,8 +525,9 @@ def page(record: dict[str, Found]) -> str:
 Every command that takes long, on a tiny set, killed (SIGKILL) at random moments and started again. Just after a kill,
 no file is half there, and what was there before still is; at the end, what it made is, byte for byte, what it makes
 when nothing stops it. "Killed" leaves out the times when it had ended before. Then as often without a kill: files
-cannot grow beyond a size drawn at random (a full disk), the folder cannot be written to, the clock jumps; how often
-that stopped the command, which then says so in one line and leaves nothing half there. Made on
+cannot grow beyond a size drawn at random (a full disk), the folder cannot be written to, the clock jumps, what it reads
+vanishes at a random moment, or the same command is started once more beside it; how often that stopped a command, which
+then says so in one line and leaves nothing half there. Made on
 {date.today():%d %B %Y}, by
 
     make faults
@@ -475,7 +556,7 @@ def main() -> None:
             if options.only and case.name not in options.only:
                 continue
             print(case.name, flush=True)
-            key = f"{case.name}, {options.times} times"
+            key = f"{case.name}, {options.times} times, {', '.join(trouble.name for trouble in TROUBLES)}"
             record[case.name] = Found(**kept[key]) if key in kept else tried(case, options.times)
             kept[key] = asdict(record[case.name])
             with atomic_file(options.record) as partial:
