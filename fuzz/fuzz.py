@@ -6,7 +6,8 @@
 The first is libFuzzer through atheris, guided by coverage, one target after another, with the inputs that it keeps in
 fuzz/corpus/TARGET; the second mutates at random, without atheris, and so goes under sanitizers too. Models are tiny and
 files lie in memory, so that millions of inputs are an hour's work. What an input means stands at the head of each
-target's module. The last line is one JSON object; it exits with an error if an input did harm, and names its file.
+target's module. An input that does harm is written to build/fuzz, and its file is named. The last line is one JSON
+object; it exits with an error if an input did harm.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ def main() -> None:
             seconds = max(1, options.seconds // len(options.only))
             executions, has_crashed = fuzz_guided(name, seconds, options.runs)
         else:
-            executions, has_crashed = fuzz_at_random(TARGETS[name], options.random), False
+            executions, has_crashed = fuzz_at_random(name, options.random), False
         crashes += has_crashed
         found[name] = {"executions": executions, "seconds": round(time.monotonic() - begin)}
         print(f"{name}: {executions:,} executions{', a crash' if has_crashed else ''}", flush=True)
@@ -83,23 +84,34 @@ def peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
 
 
-def watched(target: Target) -> Callable[[bytes], None]:
-    """Return a target's check, which then also fails where memory grows beyond the target's bound."""
+def watched(target: Target, name: str) -> Callable[[bytes], None]:
+    """Return a target's check, which then also fails where memory grows beyond the target's bound.
+
+    An input that does harm is written to CRASHES, for libFuzzer itself writes only those that kill the process.
+    """
     for data in target.seeds():
         target.check(data)  # what is made once is made before the count begins
     before = peak_mb()
 
     def one(data: bytes) -> None:
-        target.check(data)
-        assert peak_mb() - before < target.most_growth_mb, "memory grew beyond bounds"
+        try:
+            target.check(data)
+            assert peak_mb() - before < target.most_growth_mb, "memory grew beyond bounds"
+        except Exception:
+            CRASHES.mkdir(parents=True, exist_ok=True)
+            path = CRASHES / f"{name}-crash-{hashlib.sha256(data).hexdigest()[:16]}"
+            path.write_bytes(data)
+            print(f"{path} does harm", file=sys.stderr, flush=True)
+            raise
 
     return one
 
 
-def fuzz_at_random(target: Target, count: int) -> int:
+def fuzz_at_random(name: str, count: int) -> int:
     """Check the seeds, and random changes to them; return how many inputs that were."""
+    target = TARGETS[name]
     rng, inputs = np.random.default_rng(0), list(target.seeds())
-    one = watched(target)
+    one = watched(target, name)
     try:
         for number in range(count):
             data = inputs[rng.integers(len(inputs))]
@@ -114,7 +126,7 @@ def fuzz_at_random(target: Target, count: int) -> int:
 def fuzz_guided(name: str, seconds: int, runs: int) -> tuple[int, bool]:
     """Run libFuzzer in a process of its own; return how many inputs it tried, and whether one did harm.
 
-    That process ends as libFuzzer has it, which at its exit writes down the input that did.
+    That process ends as libFuzzer has it.
     """
     sys.stdout.flush()
     with tempfile.TemporaryFile() as said:
@@ -140,7 +152,7 @@ def be_libfuzzer(name: str, seconds: int, runs: int) -> None:
     import atheris
 
     target, corpus = TARGETS[name], CORPUS / name
-    one = watched(target)
+    one = watched(target, name)
     for function in target.functions():
         atheris.instrument_func(function)
     for folder in (corpus, CRASHES):

@@ -32,16 +32,32 @@ def test_kept_inputs_do_no_harm(name: str) -> None:
 
 @pytest.mark.parametrize("name", fuzz.TARGETS)
 def test_random_inputs_do_no_harm(name: str) -> None:
-    assert fuzz.fuzz_at_random(fuzz.TARGETS[name], RANDOM) > RANDOM
+    assert fuzz.fuzz_at_random(name, RANDOM) > RANDOM
 
 
-def test_memory_that_grows_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_that_grows_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fuzz, "CRASHES", tmp_path)
     grown = target.Target(lambda data: None, lambda: [b"1"], ())
-    one = fuzz.watched(grown)
+    one = fuzz.watched(grown, "grown")
     one(b"1")
     monkeypatch.setattr(fuzz, "peak_mb", lambda: 1e6)
     with pytest.raises(AssertionError, match="memory grew"):
         one(b"1")
+
+
+def test_an_input_that_does_harm_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(fuzz, "CRASHES", tmp_path / "fuzz")
+    one = fuzz.watched(target.Target(lambda data: 1 // len(data), lambda: [b"1"], ()), "division")
+    one(b"1")
+    assert not (tmp_path / "fuzz").exists()
+    with pytest.raises(ZeroDivisionError):
+        one(b"")
+    (kept,) = (tmp_path / "fuzz").iterdir()
+    assert kept.name.startswith("division-crash-")
+    assert kept.read_bytes() == b""
+    assert capsys.readouterr().err == f"{kept} does harm\n"
 
 
 def test_what_a_reader_leaves_behind_is_found() -> None:
