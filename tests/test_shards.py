@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from bisquit import shards
+from bisquit.atomic import PARTIAL
 from bisquit.errors import ConfigError, FrameError, TokenError
 from bisquit.frames import FrameSet, encode_png
 from bisquit.frames.pieces import find_pieces
@@ -104,6 +105,24 @@ def test_a_piece_that_is_done_twice_is_there_once(place: str, frames: FrameSet, 
     for piece in (*reversed(work.pieces), work.pieces[0]):
         tokenize_piece(tokenizer, work, piece)
     assert np.array_equal(collected(work.out).tokens, tokenize(tokenizer, frames).tokens)
+
+
+def test_what_a_killed_process_left_half_made_is_no_shard(tmp_path: Path, frames: FrameSet, tokenizer: Tokenizer):
+    work = begin(tokenizer, write(str(tmp_path), frames), str(tmp_path / "tokens"), SIZE, piece_frames=5)
+    tokenize_shards(tokenizer, work)
+    (tmp_path / "tokens" / f"{PARTIAL}000000-x.parquet").write_bytes(b"PAR1")
+    assert len(collected(work.out)) == 23
+
+
+def test_a_token_outside_of_the_codebook_is_refused(tmp_path: Path, frames: FrameSet, tokenizer: Tokenizer):
+    work = begin(tokenizer, write(str(tmp_path), frames), str(tmp_path / "tokens"), SIZE, piece_frames=5)
+    tokenize_shards(tokenizer, work)
+    path = tmp_path / "tokens" / f"{work.pieces[0].name}.parquet"
+    table = pq.read_table(path)
+    cells = pa.array([b"\xff" * 12] * len(table), pa.binary(12))
+    pq.write_table(table.set_column(0, "tokens", cells), path)
+    with pytest.raises(TokenError, match="a token is outside of the codebook of 512"):
+        collected(work.out)
 
 
 def test_a_shard_that_cannot_be_written_whole_is_not_there(

@@ -14,21 +14,24 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
-from bisquit.atomic import atomic_file
+from bisquit.atomic import PARTIAL, atomic_file
 from bisquit.checkpoint import TOKENIZER_FILE, load_tokenizer, save_tokenizer
 from bisquit.config import Settings, require
 from bisquit.errors import ConfigError, TokenError
-from bisquit.frames.pieces import Piece, find_pieces, read_piece, storage_of
+from bisquit.frames.pieces import Piece, find_pieces, reaching, read_piece, storage_of
 from bisquit.frames.record import BadFrames
 from bisquit.progress import Progress
 from bisquit.tokenizer import Tokenizer
@@ -92,7 +95,9 @@ def begin(
     rows = sum(piece.rows for piece in pieces)
     wanted = ShardsDescription(FORMAT_VERSION, tokenizer.fingerprint(), size, len(pieces), rows, digest)
     system, folder = storage_of(out)
-    if system.exists(f"{folder}/{DESCRIPTION_FILE}"):
+    with reaching(out):
+        is_begun = system.exists(f"{folder}/{DESCRIPTION_FILE}")
+    if is_begun:
         found = _description(out)
         if found != wanted:
             raise TokenError(f"{out} holds shards of {found}, not of {wanted}: pass another folder")
@@ -139,29 +144,83 @@ def tokenize_shards(
     return frames
 
 
+@dataclass(frozen=True)
+class Shards:
+    """The shards of a folder, all or some."""
+
+    names: tuple[str, ...]
+    """Paths on their storage, in order."""
+    tokenizer: Tokenizer
+    frame_size: tuple[int, int]
+    """(H, W)"""
+    storage: Any
+    """Their file system."""
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """The grid (h, w) of each picture."""
+        return self.tokenizer.grid(*self.frame_size)
+
+    def read(self, number: int) -> tuple[np.ndarray, list[str | None]]:
+        """Return the tokens (N, h, w) of a shard, and the class of each, None where unknown. Raises TokenError."""
+        dtype = smallest_unsigned(self.tokenizer.bits).newbyteorder("<")
+        with self._opened(number) as file:
+            table = file.read(["tokens", "class"])
+            cells = b"".join(table.column("tokens").to_pylist())
+            tokens = np.frombuffer(cells, dtype).reshape(-1, *self.grid).astype(dtype.newbyteorder("="))
+            if len(tokens) != len(table):
+                raise ValueError("its tokens are not of this grid")
+            if len(tokens) and int(tokens.max()) >= self.tokenizer.codebook_size:
+                raise ValueError(f"a token is outside of the codebook of {self.tokenizer.codebook_size}")
+            classes = table.column("class").to_pylist()
+        return tokens, classes
+
+    def contents(self, number: int) -> tuple[int, set[str]]:
+        """Return how many pictures a shard has, and of which classes, without its tokens. Raises TokenError."""
+        with self._opened(number) as file:
+            names = file.read(["class"]).column("class").unique().to_pylist()
+            return file.metadata.num_rows, {name for name in names if name is not None}
+
+    @contextmanager
+    def _opened(self, number: int) -> Iterator[pq.ParquetFile]:
+        """Yield a shard's file. Raises TokenError if it cannot be read."""
+        try:
+            with self.storage.open(self.names[number], "rb") as file:
+                yield pq.ParquetFile(file, pre_buffer=False)
+        except (pa.ArrowException, OSError, KeyError, ValueError, TypeError) as error:
+            raise TokenError(f"{self.names[number]} is no shard of tokens: {error}".partition("\n")[0]) from error
+
+
+def find_shards(url: str) -> Shards:
+    """Return the shards of a folder on any storage; with * in the last part of its URL, those that it names.
+
+    Raises TokenError if there are none, or, of a whole folder, not all that there are to be.
+    """
+    out, pattern = url.rpartition("/")[::2] if "*" in url else (url, "*")
+    description = _description(out)
+    system, folder = storage_of(out)
+    there = [str(path).rpartition("/")[2] for path in system.ls(folder, detail=False, refresh=True)]
+    shards = [name for name in there if name.endswith(".parquet") and not name.startswith(PARTIAL)]
+    names = sorted(name for name in shards if fnmatchcase(name, pattern))
+    if pattern == "*" and len(names) != description.pieces:
+        raise TokenError(f"{out} has {len(names)} of {description.pieces} shards: the same command makes the others")
+    if not names:
+        raise TokenError(f"{url} names none of the {len(shards)} shards that are there")
+    paths = tuple(f"{folder}/{name}" for name in names)
+    return Shards(paths, read_tokenizer(out), description.frame_size, system)
+
+
 def shards_of(out: str) -> Iterator[tuple[np.ndarray, list[str | None]]]:
     """Yield the tokens (N, h, w) of each shard of a folder in order, and the class of each, None where unknown.
 
     Raises TokenError if the folder has no shards, or not all of them.
     """
-    description = _description(out)
-    system, folder = storage_of(out)
-    there = map(str, system.ls(folder, detail=False, refresh=True))
-    names = sorted(name for name in there if name.endswith(".parquet"))
-    if len(names) != description.pieces:
-        raise TokenError(f"{out} has {len(names)} of {description.pieces} shards: the same command makes the others")
-    tokenizer = read_tokenizer(out)
-    grid, dtype = tokenizer.grid(*description.frame_size), smallest_unsigned(tokenizer.bits).newbyteorder("<")
-    for name in names:
-        try:
-            with system.open(name, "rb") as file:
-                table = pq.read_table(file)
-            cells = b"".join(table.column("tokens").to_pylist())
-            tokens = np.frombuffer(cells, dtype).reshape(-1, *grid).astype(dtype.newbyteorder("="))
-            classes = table.column("class").to_pylist()
-        except (pa.ArrowException, OSError, KeyError, ValueError) as error:
-            raise TokenError(f"{name} is no shard of tokens: {error}".partition("\n")[0]) from error
-        yield tokens, classes
+    shards = find_shards(out)
+    for number in range(len(shards)):
+        yield shards.read(number)
 
 
 def collected(out: str) -> TokenSet:
@@ -185,7 +244,9 @@ def read_tokenizer(out: str) -> Tokenizer:
 def _description(out: str) -> ShardsDescription:
     system, folder = storage_of(out)
     try:
-        return ShardsDescription.from_dict(json.loads(system.cat_file(f"{folder}/{DESCRIPTION_FILE}")))
+        with reaching(out):
+            content = system.cat_file(f"{folder}/{DESCRIPTION_FILE}")
+        return ShardsDescription.from_dict(json.loads(content))
     except (OSError, ValueError, ConfigError) as error:
         raise TokenError(f"{out} has no {DESCRIPTION_FILE} of shards of tokens") from error
 
@@ -197,5 +258,6 @@ def _put(out: str, name: str, content: bytes) -> None:
         with atomic_file(Path(folder) / name) as partial:
             partial.write_bytes(content)
     else:
-        system.makedirs(folder, exist_ok=True)
-        system.pipe_file(f"{folder}/{name}", content)
+        with reaching(out):
+            system.makedirs(folder, exist_ok=True)
+            system.pipe_file(f"{folder}/{name}", content)

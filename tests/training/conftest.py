@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from tests.conftest import letters_read
 from torch import Tensor, nn
@@ -17,11 +19,13 @@ from torch import Tensor, nn
 from bisquit.autoencoder import AutoEncoderConfig
 from bisquit.captions import Captions
 from bisquit.features import FeatureNetworkConfig
-from bisquit.frames import FrameSet
+from bisquit.frames import FrameSet, encode_png
 from bisquit.frames.augment import Augmentation
 from bisquit.priors import AnyOrderConfig, RasterConfig
 from bisquit.quantizers import BSQConfig, VQConfig
-from bisquit.tokenizer import TokenizerConfig
+from bisquit.shards import begin, tokenize_shards
+from bisquit.streaming import StreamedTokens
+from bisquit.tokenizer import Tokenizer, TokenizerConfig
 from bisquit.tokens import FreshTokens, TokenSet, tokenize
 from bisquit.training import (
     FeaturesRecipe,
@@ -54,7 +58,15 @@ USUAL = TrainingConfig(
 
 VARIED = Augmentation(flip=True, shift_px=2, colour=0.2)
 
-Stage = Literal["tokenizer", "tokenizer of vectors", "prior", "prior on frames", "prior that is told", "features"]
+Stage = Literal[
+    "tokenizer",
+    "tokenizer of vectors",
+    "prior",
+    "prior on frames",
+    "prior on shards",
+    "prior that is told",
+    "features",
+]
 Train = Callable[..., nn.Module]
 
 
@@ -67,14 +79,28 @@ class Data(NamedTuple):
     valid_tokens: TokenSet
     labelled: FrameSet
     valid_labelled: FrameSet
+    shards: str
+    """A folder with the frames' tokens, in shards of five."""
 
 
 @pytest.fixture(scope="session")
-def data(make_noise, make_tokenizer) -> Data:
+def data(make_noise, make_tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Data:
     """41 pictures of a grid of 2 x 3 tokens, and 6 to validate on; and 41 and 6 that have a class, among others."""
     frames, valid, tokenizer = make_noise(41), make_noise(6, seed=1), make_tokenizer(bits=4)
     labelled, valid_labelled = tinted(make_noise(62)), tinted(make_noise(9, seed=1))
-    return Data(frames, valid, tokenize(tokenizer, frames), tokenize(tokenizer, valid), labelled, valid_labelled)
+    shards = sharded(tmp_path_factory.mktemp("shards"), tokenizer, frames)
+    tokens, valid_tokens = tokenize(tokenizer, frames), tokenize(tokenizer, valid)
+    return Data(frames, valid, tokens, valid_tokens, labelled, valid_labelled, shards)
+
+
+def sharded(folder: Path, tokenizer: Tokenizer, frames: FrameSet) -> str:
+    """Make shards of five frames each in a folder, and return theirs."""
+    pictures = [encode_png(frame) for frame in frames]
+    names = [frames.classes[label] if label >= 0 else None for label in frames.labels]
+    pq.write_table(pa.table({"image": pictures, "label": names}), folder / "frames.parquet")
+    out = str(folder / "tokens")
+    tokenize_shards(tokenizer, begin(tokenizer, str(folder / "frames.parquet"), out, (frames.height, frames.width), 5))
+    return out
 
 
 def tinted(frames: FrameSet) -> FrameSet:
@@ -100,6 +126,10 @@ def train(data: Data) -> Train:
             varied = PriorRecipe(PRIOR, VARIED, settings)
             fresh = FreshTokens(data.frames, data.tokens.tokenizer)
             return train_prior(varied, fresh, data.valid_tokens, out, resume=resume)
+        if stage == "prior on shards":
+            streamed = StreamedTokens(data.shards, block_pictures=15)
+            told = PriorRecipe(PRIOR, training=settings, classes=True, unsaid=0.3)
+            return train_prior(told, streamed, StreamedTokens(data.shards), out, resume=resume)
         if stage == "prior that is told":
             recipe_to_tell = PriorRecipe(ANY_ORDER, training=settings, classes=True, unsaid=0.3)
             with letters_read():

@@ -40,7 +40,7 @@ def assert_equal(ours: Outcome, wanted: Outcome) -> None:
         assert all(torch.equal(ours.weights[key][name], value) for name, value in weights.items()), key
 
 
-@pytest.fixture(params=["tokenizer", "prior", "prior on frames", "prior that is told", "features"])
+@pytest.fixture(params=["tokenizer", "prior", "prior on frames", "prior on shards", "prior that is told", "features"])
 def stage(request: pytest.FixtureRequest) -> str:
     return request.param
 

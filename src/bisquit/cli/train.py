@@ -28,11 +28,11 @@ from bisquit.cli.settings import override, settings_options
 from bisquit.errors import ProcessLost
 from bisquit.frames import BUNDLED, FrameSet, load_splits
 from bisquit.generate import load, load_feature_network, shipped_models
-from bisquit.hub import HUB_SCHEME
 from bisquit.presets import PRESETS, get_preset
 from bisquit.priors import KINDS, of_kind
 from bisquit.processes import on_first
 from bisquit.quantizers import default_quantizer, quantizer_kinds
+from bisquit.streaming import BLOCK_PICTURES, StreamedTokens
 from bisquit.tokens import FreshTokens, TokenSet
 from bisquit.training import FeaturesRecipe, PriorRecipe, Processes, TokenizerRecipe
 from bisquit.training.launch import LOST, is_of_torchrun, is_process_of_many, joined, launch
@@ -132,8 +132,15 @@ def tokenizer(
 @click.option(
     "--prior", "kind", type=click.Choice([*KINDS]), help="Another kind of prior than the preset's, of the same shape."
 )
-@click.option("--tokens", type=OUTPUT, help="Tokens to train on, as `bisquit tokenize` writes them.")
-@click.option("--valid-tokens", required=True, type=OUTPUT, help="Tokens of the same tokenizer to validate on.")
+@click.option("--tokens", help="Tokens to train on: a file of `bisquit tokenize`, or `bisquit shards`' folder or URL.")
+@click.option("--valid-tokens", required=True, help="Tokens of the same tokenizer to validate on, likewise.")
+@click.option(
+    "--block-pictures",
+    type=click.IntRange(min=1),
+    default=BLOCK_PICTURES,
+    show_default=True,
+    help="Of shards, how many pictures are shuffled together; twice as many are held.",
+)
 @click.option(
     "--frames", type=FRAMES, help="Frames to train on instead, changed at random and tokenized anew each time."
 )
@@ -150,8 +157,9 @@ def tokenizer(
 def prior(
     preset: str,
     kind: str | None,
-    tokens: Path | None,
-    valid_tokens: Path,
+    tokens: str | None,
+    valid_tokens: str,
+    block_pictures: int,
     frames: str | None,
     start: str | None,
     captions: str | None,
@@ -171,11 +179,11 @@ def prior(
     recipe = override(recipe, given)
     begun = load(start) if start else None
     sentences = load_captions(captions) if captions else None
-    valid = TokenSet.load(valid_tokens)
+    valid = _read_tokens(valid_tokens, block_pictures)
     sources = {"valid_tokens": _source(valid_tokens), **_named(start=start, captions=captions)}
-    train: TokenSet | FreshTokens
+    train: TokenSet | FreshTokens | StreamedTokens
     if tokens is not None:
-        train, sources["tokens"] = TokenSet.load(tokens), _source(tokens)
+        train, sources["tokens"] = _read_tokens(tokens, block_pictures), _source(tokens)
     else:
         assert frames is not None
         frame_set = read_frames(frames, size, skip_bad, part)
@@ -246,12 +254,19 @@ def _read(
     return train, valid, {"frames": _source(frames), "valid_frames": _source(valid_frames or frames)}
 
 
+def _read_tokens(name: str, block_pictures: int) -> TokenSet | StreamedTokens:
+    """Return the tokens of a file, or of shards, which are streamed."""
+    is_streamed = "://" in name or "*" in name or Path(name).is_dir()
+    return StreamedTokens(name, block_pictures) if is_streamed else TokenSet.load(name)
+
+
 def _named(**models: str | Path | None) -> dict[str, str]:
     """Return where models came from that were named."""
     return {role: _source(model) for role, model in models.items() if model is not None}
 
 
 def _source(name: str | Path) -> str:
-    """Return where something came from, as an absolute path; what ships with bisquit, or is the Hub's, by its name."""
-    has_name = str(name) in (BUNDLED, *shipped_models(), *SHIPPED) or str(name).startswith((f"{BUNDLED}:", HUB_SCHEME))
+    """Return where something came from, as an absolute path; what ships with bisquit, or has a URL, by its name."""
+    has_name = str(name) in (BUNDLED, *shipped_models(), *SHIPPED) or str(name).startswith(f"{BUNDLED}:")
+    has_name = has_name or "://" in str(name)
     return str(name) if has_name else str(Path(name).absolute())

@@ -61,6 +61,20 @@ def storage_of(url: str) -> tuple[Any, str]:
     return system, str(path)
 
 
+@contextmanager
+def reaching(url: str) -> Iterator[None]:
+    """Have the errors that are a storage's client's own, of keys that are missing or a lost connection, be FrameError.
+
+    Nothing else belongs into the block than calls of the client.
+    """
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:  # each client has a tree of its own
+        raise FrameError(f"{url} cannot be reached: {error}") from error
+
+
 def find_pieces(url: str, at_most: int) -> list[Piece]:
     """Return all pieces of the Parquet files that a URL with * names, of so many rows at most, in order.
 
@@ -68,7 +82,8 @@ def find_pieces(url: str, at_most: int) -> list[Piece]:
     """
     system, pattern = storage_of(url)
     try:
-        paths = sorted(str(path) for path in system.glob(pattern))
+        with reaching(url):
+            paths = sorted(str(path) for path in system.glob(pattern))
     except OSError as error:
         raise FrameError(f"{url} cannot be listed: {error}") from error
     if not paths:

@@ -33,6 +33,8 @@ class Labelled(NamedTuple):
 Batch = Tensor | Labelled
 Fetch = Callable[[np.ndarray], Batch]
 """From indices (B,) to the batch that they name."""
+Order = Callable[[int, int, int], np.ndarray]
+"""From an epoch and the first of some places in it, and the one after the last, to which pictures come there."""
 
 
 class StepLoader:
@@ -73,8 +75,11 @@ class Batches(L.LightningDataModule):
         seed: int,
         valid_batch_size: int = 64,
         weights: np.ndarray | None = None,
+        order: Order | None = None,
     ) -> None:
         """weights: (N,), how often each picture to train on is drawn, up to a factor; else each is once an epoch.
+
+        order: in which epochs take the pictures, where they are not drawn from all of them.
 
         Raises ConfigError unless the processes of the training can have equal parts of a batch.
         """
@@ -92,11 +97,14 @@ class Batches(L.LightningDataModule):
         self.steps_per_epoch = self._train_size // self.batch_size
         self._valid_batch_size = valid_batch_size
         self._seed = seed
+        self._places = order
         self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
 
     def indices(self, step: int) -> np.ndarray:
         """Return which pictures step `step` of the run trains on, (batch_size,) int64."""
         epoch, place = divmod(step, self.steps_per_epoch)
+        if self._places is not None:
+            return self._places(epoch, place * self.batch_size, (place + 1) * self.batch_size)
         if epoch != self._epoch:
             generator = torch.Generator().manual_seed(derive_seed(self._seed, "order", epoch))
             self._epoch, self._order = epoch, self._drawn(generator).numpy()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ from bisquit.priors import FlowConfig, Prior, PriorConfig, PyramidConfig, build_
 from bisquit.priors.base import FIRST_STD
 from bisquit.quantizers import FSQConfig, PyramidBSQ
 from bisquit.seeds import derive_seed
+from bisquit.streaming import StreamedTokens
 from bisquit.text import TEXT_ENCODER, learn_to_read
 from bisquit.tokenizer import Tokenizer
 from bisquit.tokens import FreshTokens, TokenSet, prepared_encode, prepared_projection
@@ -47,6 +48,7 @@ from bisquit.training.run import describe_run, fit, open_run
 from bisquit.training.settings import TrainingConfig
 
 PICTURED = 8  # frames in a logged picture
+AnyTokens = TokenSet | FreshTokens | StreamedTokens
 
 _log = logging.getLogger("bisquit")
 
@@ -118,8 +120,8 @@ def _tokenizer_to_train(recipe: TokenizerRecipe, start: Tokenizer | None) -> Tok
 
 def train_prior(
     recipe: PriorRecipe,
-    tokens: TokenSet | FreshTokens,
-    valid: TokenSet,
+    tokens: AnyTokens,
+    valid: TokenSet | StreamedTokens,
     out: Path,
     *,
     resume: bool = False,
@@ -162,14 +164,14 @@ def train_prior(
     record = open_run(wanted, out, resume, recipe)
     if record.finished:
         return load_prior(out / PRIOR_FILE).prior
-    valid_labels = relabelled(valid.labels, valid.classes, tokens.classes)
     batches = Batches(
-        train=(len(tokens), _with_labels(tokens.batch, tokens.labels) if teller else tokens.batch),
-        valid=(len(valid), _with_labels(valid.batch, valid_labels) if teller else valid.batch),
+        train=(len(tokens), _fetch_tokens(tokens, tokens.classes) if teller else tokens.batch),
+        valid=(len(valid), _fetch_tokens(valid, tokens.classes) if teller else valid.batch),
         batch_size=recipe.training.batch_size,
         seed=recipe.training.seed,
         valid_batch_size=32,
-        weights=_weights(recipe.training, tokens.labels),
+        weights=None if isinstance(tokens, StreamedTokens) else _weights(recipe.training, tokens.labels),
+        order=tokens.order(recipe.training.seed) if isinstance(tokens, StreamedTokens) else None,
     )
 
     def draw(model: nn.Module) -> np.ndarray:
@@ -213,7 +215,7 @@ def _teller(recipe: PriorRecipe, classes: tuple[str, ...], captions: Captions | 
     return Teller(Conditions(classes, learn_to_read(TEXT_ENCODER, sentences)), recipe.unsaid, sentences)
 
 
-def _fitted(config: PriorConfig, tokens: TokenSet | FreshTokens, teller: Teller | None) -> PriorConfig:
+def _fitted(config: PriorConfig, tokens: AnyTokens, teller: Teller | None) -> PriorConfig:
     """Return a prior's configuration with what the data say: how large conditions are, which scales or levels."""
     if teller is not None:
         config = config.replace(condition_size=teller.conditions.size)
@@ -223,7 +225,7 @@ def _fitted(config: PriorConfig, tokens: TokenSet | FreshTokens, teller: Teller 
     return config.replace(scales=_scales(tokens)) if isinstance(config, PyramidConfig) else config
 
 
-def _scales(tokens: TokenSet | FreshTokens) -> tuple[tuple[int, int], ...]:
+def _scales(tokens: AnyTokens) -> tuple[tuple[int, int], ...]:
     """Return the scales of tokens. Raises ConfigError if their tokenizer makes none."""
     tokenizer, (height, width) = tokens.tokenizer, tokens.frame_size
     if not isinstance(tokenizer.quantizer, PyramidBSQ):
@@ -244,11 +246,24 @@ def _with_labels(fetch: Callable[[np.ndarray], Tensor], labels: np.ndarray) -> F
     return lambda indices: Labelled(fetch(indices), torch.from_numpy(labels[indices]))
 
 
-def _check_tokens(recipe: PriorRecipe, tokens: TokenSet | FreshTokens, valid: TokenSet) -> None:
-    if isinstance(tokens, TokenSet) and recipe.augmentation != Augmentation():
+def _fetch_tokens(tokens: AnyTokens, classes: Sequence[str]) -> Fetch:
+    """Return a function that fetches pictures, with labels that index these classes."""
+
+    def fetch(indices: np.ndarray) -> Labelled:
+        labels = tokens.labels_of(indices) if isinstance(tokens, StreamedTokens) else tokens.labels[indices]
+        return Labelled(tokens.batch(indices), torch.from_numpy(relabelled(labels, tokens.classes, classes)))
+
+    return fetch
+
+
+def _check_tokens(recipe: PriorRecipe, tokens: AnyTokens, valid: TokenSet | StreamedTokens) -> None:
+    is_fresh = isinstance(tokens, FreshTokens)
+    if not is_fresh and recipe.augmentation != Augmentation():
         raise TokenError("tokens cannot be flipped or shifted: train on frames and their tokenizer, or without")
-    if isinstance(tokens, TokenSet) and recipe.flipped:
+    if not is_fresh and recipe.flipped:
         raise TokenError("tokens do not tell what would mend them: train on frames and their tokenizer, or --flipped 0")
+    if isinstance(tokens, StreamedTokens) and recipe.training.balance_classes:
+        raise ConfigError("balance_classes is True: shards are streamed, each picture once an epoch; leave it out")
     fingerprint, valid_fingerprint = tokens.tokenizer.fingerprint(), valid.tokenizer.fingerprint()
     if valid_fingerprint != fingerprint:
         raise TokenError(
@@ -379,5 +394,6 @@ def _describe_frames(frames: FrameSet) -> dict[str, Any]:
     }
 
 
-def _describe_tokens(tokens: TokenSet | FreshTokens) -> dict[str, Any]:
-    return {"pictures": len(tokens), "grid": list(tokens.grid), "frame_size": list(tokens.frame_size)}
+def _describe_tokens(tokens: AnyTokens) -> dict[str, Any]:
+    said = {"pictures": len(tokens), "grid": list(tokens.grid), "frame_size": list(tokens.frame_size)}
+    return said | ({"block_pictures": tokens.block_pictures} if isinstance(tokens, StreamedTokens) else {})
