@@ -82,6 +82,19 @@ def test_shards_are_made_once(run: Run, trained: Trained, frames: Path, tmp_path
     assert second.out.startswith("0 frames in 0 shards, 2 were there before")
 
 
+def test_a_prior_is_trained_on_shards_by_the_name_of_their_folder(
+    run: Run, trained: Trained, frames: Path, tmp_path: Path
+):
+    run(*shards_command(trained, frames, tmp_path))
+    tokens = ("--tokens", tmp_path / "out", "--valid-tokens", f"{tmp_path}/out/*", "--block-pictures", "4")
+    small = ("--preset", "demo", "--epochs", "1", "--batch-size", "4", "--width", "8", "--out", tmp_path / "run")
+    assert run("train", "prior", *tokens, *small).out == f"model in {tmp_path / 'run'}\n"
+    (tmp_path / "out" / "shards.json").unlink()
+    refused = run("train", "prior", *tokens, *small)
+    assert refused.status == 2
+    assert refused.err == f"bisquit: {tmp_path}/out has no shards.json of shards of tokens\n"
+
+
 def test_workers_without_ray_are_refused_in_one_line(
     run: Run, trained: Trained, frames: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
