@@ -3,27 +3,31 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps
+LOCKED := $(PIP) --require-hashes
 DEMO := runs/demo
 
 # OpenMP's threads then wait asleep: where anything else runs too, spinning ones make small steps many times slower.
 export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo train-demo seed results ablations scaling compare-priors tokenizers editing control augmentation bench bench-sampling bench-codec bench-scale exact docs test test-browser sanitize fuzz faults check format constraints clean
+.PHONY: help setup demo train-demo seed results ablations scaling compare-priors tokenizers editing control augmentation bench bench-sampling bench-codec bench-scale exact docs test test-browser sanitize fuzz faults check format lock clean
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
 
 setup: $(VENV)/.setup ## Install bisquit and all that it needs into .venv, and nothing elsewhere
 
-$(VENV)/.setup: pyproject.toml constraints.txt $(wildcard native/*)
+$(VENV)/.setup: pyproject.toml $(wildcard locks/*) $(wildcard native/*)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
 		{ echo "bisquit needs Python 3.11 or newer, and $(PYTHON) is not: name one, as in PYTHON=python3.12" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
 		{ echo "$(PYTHON) cannot make environments: install its venv module (Debian: python3-venv)" >&2; exit 1; }
 	@echo "Installing bisquit into $(VENV): a minute or more, and 1.4 GB with PyTorch's CPU build"
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@$(LOCKED) -r locks/torch.txt -r locks/runtime.txt -r locks/build.txt -r locks/dev.txt
+	@if grep -qs '^Requires-Dist: nvidia' $(VENV)/lib/python*/site-packages/torch-*.dist-info/METADATA; then $(LOCKED) -r locks/cuda.txt; fi
+	@$(PIP) --no-build-isolation --editable .
 	@touch $@
 
 demo: $(VENV)/.setup ## Paint 16 new frames with the best model that ships: demo.png
@@ -46,7 +50,7 @@ results: $(VENV)/.setup ## Measure and judge every model that ships, and write d
 	$(BIN)/python scripts/results.py --frames '$(FRAMES)' --valid-frames '$(VALID_FRAMES)' $(ARGS)
 
 $(VENV)/.bench: $(VENV)/.setup
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt --editable '.[dev,bench]'
+	@$(LOCKED) -r locks/bench.txt
 	@touch $@
 
 ablations: $(VENV)/.bench ## Vary the seed preset one thing at a time, write docs/ablations.md: FRAMES=... VALID_FRAMES=..., three hours a seed
@@ -72,7 +76,7 @@ editing: $(VENV)/.bench ## Fill holes by every way there is, and write docs/edit
 
 control: $(VENV)/.bench ## Ask a model for classes and in words, and write docs/control.md: MODEL=... VALID_FRAMES=...
 	@test -n "$(MODEL)" -a -n "$(VALID_FRAMES)" || { echo "make control needs MODEL=... VALID_FRAMES=..." >&2; exit 1; }
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt --editable '.[dev,bench,text]'
+	@$(LOCKED) -r locks/text.txt
 	$(BIN)/python scripts/control_study.py --model '$(MODEL)' --valid-frames '$(VALID_FRAMES)' $(ARGS)
 
 augmentation: $(VENV)/.setup ## Train classifiers with painted frames and without, and write docs/augmentation.md: FRAMES=... VALID_FRAMES=... PAINTED=...
@@ -88,7 +92,7 @@ bench-codec: $(VENV)/.bench ## Measure the codec against others and write docs/c
 	$(BIN)/python benchmarks/codec.py --frames '$(FRAMES)' $(ARGS)
 
 bench-scale: $(VENV)/.setup ## Measure two processes and workers against one, and shards of a million frames, and write docs/scale.md: hours; ARGS=--frames=...
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt --editable '.[dev,ray]'
+	@$(LOCKED) -r locks/ray.txt
 	$(BIN)/python benchmarks/scale.py $(ARGS)
 
 exact: $(VENV)/.bench ## Compare the codec's bytes and pixels over every way to compute them, and write docs/exactness.md: FRAMES=...
@@ -105,7 +109,7 @@ bench: bench-sampling ## Measure everything that docs/performance.md claims, hal
 	$(BIN)/python benchmarks/gpu.py
 
 $(VENV)/.docs: $(VENV)/.setup
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt --editable '.[dev,docs]'
+	@$(LOCKED) -r locks/docs.txt
 	@touch $@
 
 docs: $(VENV)/.docs ## Build the site of the documents and the docstrings: build/site
@@ -117,7 +121,7 @@ test: $(VENV)/.setup ## Run the tests in TEST_PROCESSES=2; ARGS="-k tokenizer" g
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses=$(TEST_PROCESSES) --dist=worksteal $(ARGS)
 
 $(VENV)/.browser: $(VENV)/.setup
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt --editable '.[dev,browser]'
+	@$(LOCKED) -r locks/browser.txt
 	@touch $@
 
 test-browser: $(VENV)/.browser ## Look at the studio through a Chromium that is installed; ARGS=--screenshots writes docs/images/studio-*.png
@@ -127,7 +131,7 @@ sanitize: $(VENV)/.setup ## Run the engine's tests under AddressSanitizer and Un
 	PYTHON=$(BIN)/python scripts/sanitize.sh $(ARGS)
 
 $(VENV)/.fuzz: $(VENV)/.setup
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt --editable '.[dev,fuzz]'
+	@$(LOCKED) -r locks/fuzz.txt
 	@touch $@
 
 FUZZ_S ?= 60
@@ -149,13 +153,12 @@ format: $(VENV)/.setup ## Mend what the linter can, and format
 	$(BIN)/ruff format
 	$(BIN)/clang-format -i native/*.cpp native/*.hpp
 
-constraints: ## Resolve every dependency anew but PyTorch, and pin it in constraints.txt
-	@scratch=$$(mktemp -d) && trap 'rm -rf "$$scratch"' EXIT && \
-	$(PYTHON) -m venv "$$scratch/venv" && \
-	sed '/^torch==/q' constraints.txt > "$$scratch/pins" && \
-	"$$scratch/venv/bin/python" -m pip install -qq --disable-pip-version-check --constraint "$$scratch/pins" '.[dev,bench,browser,docs,fuzz,hub,onnx,ray,video]' && \
-	"$$scratch/venv/bin/python" -m pip freeze --all --exclude bisquit --exclude pip --exclude torch >> "$$scratch/pins" && \
-	cat "$$scratch/pins" > constraints.txt
+$(VENV)/.audit: $(VENV)/.setup
+	@$(LOCKED) -r locks/audit.txt
+	@touch $@
+
+lock: $(VENV)/.audit ## Pin what pyproject.toml asks for, with hashes, in locks/: ARGS=--upgrade takes the newest of all but PyTorch
+	$(BIN)/python scripts/lock.py $(ARGS)
 
 clean: ## Remove caches and builds; .venv and runs stay
 	rm -rf build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

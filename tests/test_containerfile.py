@@ -42,7 +42,7 @@ def copied(stage: list[Instruction]) -> list[str]:
 
 def test_what_is_copied_is_there_and_not_ignored(stages: list[list[Instruction]]):
     sources = [source for stage in stages for source in copied(stage)]
-    assert {"src", "native", "constraints.txt"} <= set(sources)
+    assert {"src", "native", "locks"} <= set(sources)
     lines = (ROOT / ".containerignore").read_text().splitlines()
     assert {line[1:] for line in lines if line.startswith("!")} == set(sources)
     for source in sources:
@@ -56,19 +56,14 @@ def test_what_the_package_is_built_from_is_copied(stages: list[list[Instruction]
     assert needed <= set(copied(stages[0]))
 
 
-def test_pip_installs_what_the_constraints_pin_and_extras_that_there_are(stages: list[list[Instruction]]):
-    runs = [rest for stage in stages for name, rest in stage if name == "RUN" and "pip install" in rest]
-    assert runs
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    pinned = {line.partition("==")[0].lower() for line in (ROOT / "constraints.txt").read_text().splitlines()}
-    for run in runs:
-        assert "--constraint constraints.txt" in run
-        (named,) = re.findall(r"'\.\[([\w,]+)\]'", run)
-        for extra in named.split(","):
-            for requirement in extras[extra]:
-                name = re.match(r"[\w-]+", requirement)
-                assert name is not None
-                assert name.group().lower() in pinned
+def test_pip_installs_nothing_but_what_the_locks_pin_with_hashes(stages: list[list[Instruction]]):
+    (run,) = [rest for stage in stages for name, rest in stage if name == "RUN" and "pip install" in rest]
+    assert '"$pip install --no-cache-dir --no-deps"' in run
+    steps = re.findall(r"\$install ([^&;]+)", run)
+    own = [step for step in steps if "--require-hashes" not in step]
+    assert [step.split() for step in own] == [["--no-build-isolation", "."]]
+    named = set(re.findall(r"locks/\w+\.txt", " ".join(steps)))
+    assert named == {f"locks/{name}.txt" for name in ("torch", "cuda", "runtime", "build")}
 
 
 def test_the_last_stage_has_no_compiler_no_root_and_runs_bisquit(stages: list[list[Instruction]]):
