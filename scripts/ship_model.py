@@ -4,8 +4,8 @@
         --frames 'FRAMES/train-0*.parquet' --valid-frames FRAMES/valid-00.parquet
 
 Matrices are rounded to int8, row by row as the integer engine rounds them, all else to float16. The tokenizer that
-ships is the rounded one, and the prior is bound to its fingerprint; the card's figures are measured on what ships, and
-its commands are those of the runs.
+ships is the rounded one, and the prior is bound to its fingerprint; the digests of all that ships are written anew; the
+card's figures are measured on what ships, and its commands are those of the runs.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from bisquit.checkpoint import (
 from bisquit.errors import ModelError
 from bisquit.generate import SHARED_TOKENIZERS, load
 from bisquit.record import RunRecord
+from bisquit.shipped import write_sums
 from bisquit.tokenizer import Tokenizer
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "src" / "bisquit" / "weights"
@@ -89,7 +90,8 @@ def ship_tokenizer(options: argparse.Namespace) -> None:
 
 
 def write_card(options: argparse.Namespace, record: RunRecord, commands: Sequence[str]) -> None:
-    """Measure what lies in the package now, and write its card beside it."""
+    """Measure what lies in the package now, which is what ships from here on, and write its card beside it."""
+    write_sums(WEIGHTS)
     figures = measure(options.name, options.frames, options.valid_frames)
     text = card(options.name, record, commands, load(options.name), SUPERTUXKART, figures, shipped=True)
     (WEIGHTS / options.name / CARD_FILE).write_text(text)

@@ -20,6 +20,7 @@ from bisquit.config import parse_settings
 from bisquit.errors import ConfigError, ModelError, ShapeError
 from bisquit.features import FeatureNetwork, FeatureNetworkConfig
 from bisquit.generate import load_feature_network, shipped_models
+from bisquit.shipped import write_sums
 
 
 def make_network(seed: int = 0, classes: tuple[str, ...] = ("ice", "sand", "été"), **config: Any) -> FeatureNetwork:
@@ -176,5 +177,6 @@ def test_a_network_that_ships_is_the_default_and_no_model(file: Path, monkeypatc
     assert "train one with `bisquit train features`" in refusal(load_feature_network, None)
     (tmp_path / "weights" / "features").mkdir(parents=True)
     file.rename(tmp_path / "weights" / "features" / "features.safetensors")
+    write_sums(tmp_path / "weights")
     assert load_feature_network().classes == make_network().classes
     assert shipped_models() == []

@@ -20,6 +20,7 @@ from bisquit.errors import CodecError, ConditionError, ConfigError, ModelError, 
 from bisquit.generate import Pipeline, load, load_codec
 from bisquit.priors import AnyOrderConfig, AnyOrderPrior, RasterConfig, build_prior
 from bisquit.sampling import SamplingConfig
+from bisquit.shipped import write_sums
 from bisquit.text import learn_to_read
 from bisquit.tokenizer import GREY
 from bisquit.transformer import TransformerConfig
@@ -279,6 +280,7 @@ def test_a_model_that_ships_may_share_anothers_tokenizer(
     any_order = build_prior(AnyOrderConfig(transformer=TransformerConfig(8, 1, 2, 12)), 3, (2, 3))
     for name, prior in (("first", make_prior()), ("second", any_order)):
         save_prior(SavedPrior(prior, (8, 12), tokenizer.fingerprint()), tmp_path / name / "prior.safetensors")
+    write_sums(tmp_path)
     assert generate.shipped_models() == ["first", "second"]
     second = load("second")
     assert isinstance(second.prior, AnyOrderPrior)

@@ -46,6 +46,7 @@ from bisquit.painting import Painter
 from bisquit.priors import Prior, RasterPrior
 from bisquit.progress import Progress, share_of
 from bisquit.sampling import SamplingConfig
+from bisquit.shipped import require_as_shipped
 from bisquit.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -337,8 +338,8 @@ def load(model: str | os.PathLike[str]) -> Pipeline:
     """Load a model: one that ships, by its name; a folder that training made; or hf://owner/name[@revision].
 
     The last is one of the Hugging Face Hub's, and is downloaded unless it was before; nothing else needs a network.
-    Raises ModelError if there is no such model, if a file is damaged or of another version, or if its prior belongs to
-    another tokenizer.
+    Raises ModelError if there is no such model, if a file is damaged or of another version, or not the one that ships,
+    or if its prior belongs to another tokenizer.
     """
     name = os.fspath(model)
     if name.startswith(HUB_SCHEME):
@@ -349,6 +350,9 @@ def load(model: str | os.PathLike[str]) -> Pipeline:
         return _load_folder(folder, folder)
     if name in shipped_models() and not Path(name).is_dir():
         owner = SHARED_TOKENIZERS.get(name, name)
+        require_as_shipped(_WEIGHTS, f"{owner}/{TOKENIZER_FILE}")
+        if (_WEIGHTS / name / PRIOR_FILE).is_file():
+            require_as_shipped(_WEIGHTS, f"{name}/{PRIOR_FILE}")
         with as_file(_WEIGHTS / name) as folder, as_file(_WEIGHTS / owner) as tokenizer_folder:
             return _load_folder(folder, tokenizer_folder)
     return _load_folder(Path(name), Path(name))
@@ -427,5 +431,6 @@ def load_feature_network(source: str | os.PathLike[str] | None = None) -> Featur
             "no feature network ships with this bisquit: train one with `bisquit train features`, and name its folder "
             "with --features"
         )
+    require_as_shipped(_WEIGHTS, f"features/{FEATURES_FILE}")
     with as_file(shipped) as path:
         return load_features(path)
