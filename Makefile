@@ -11,7 +11,7 @@ DEMO := runs/demo
 export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo train-demo seed results ablations scaling compare-priors tokenizers editing control augmentation bench bench-sampling bench-codec bench-scale exact docs test test-browser sanitize fuzz faults check format lock clean
+.PHONY: help setup demo train-demo seed results ablations scaling compare-priors tokenizers editing control augmentation bench bench-sampling bench-codec bench-scale exact docs test test-browser sanitize fuzz faults check format lock sbom audit clean
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -159,6 +159,16 @@ $(VENV)/.audit: $(VENV)/.setup
 
 lock: $(VENV)/.audit ## Pin what pyproject.toml asks for, with hashes, in locks/: ARGS=--upgrade takes the newest of all but PyTorch
 	$(BIN)/python scripts/lock.py $(ARGS)
+
+sbom: $(VENV)/.audit ## List what is installed in .venv, licences and all, as CycloneDX: build/sbom.json
+	@mkdir -p build
+	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --output-file build/sbom.json $(BIN)/python
+
+audit: $(VENV)/.audit ## Ask the package index whether a pin in locks/ is known to be vulnerable
+	@mkdir -p build
+	@$(BIN)/pip-audit --strict --disable-pip --require-hashes --progress-spinner off \
+		$(addprefix --requirement ,$(wildcard locks/*.txt)) 2> build/audit.log || \
+		{ echo "not every pin could be found free of known weaknesses: $$(tail -n 1 build/audit.log)" >&2; exit 1; }
 
 clean: ## Remove caches and builds; .venv and runs stay
 	rm -rf build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
