@@ -110,6 +110,11 @@ class StageModule(L.LightningModule):
         every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # Lightning sets it from elsewhere
         return (step + 1) % every == 0
 
+    def pictures_of(self, step: int) -> str:
+        """Return which pictures a step is of, in words: all of them, of several processes too."""
+        batches = self.trainer.datamodule  # type: ignore[attr-defined]
+        return f"pictures {', '.join(map(str, batches.indices(step)))} of the training set"
+
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Clip the gradient, and log what its norm was before. Raises RunError if that is not finite and stops."""
         norm = whole(nn.utils.clip_grad_norm_(self.parameters(), self.settings.gradient_clip or math.inf))
@@ -120,9 +125,8 @@ class StageModule(L.LightningModule):
 
     def _leave_out_step(self, norm: float) -> None:
         """Drop a gradient that is not finite, so that no weight changes. Raises RunError if the run is to stop."""
-        step, batches = self.global_step, self.trainer.datamodule  # type: ignore[attr-defined]
-        pictures = ", ".join(map(str, batches.indices(step)))
-        what = f"the gradient's norm is {norm} at step {step + 1}, of pictures {pictures} of the training set"
+        step = self.global_step
+        what = f"the gradient's norm is {norm} at step {step + 1}, of {self.pictures_of(step)}"
         if self.settings.bad_steps == "stop":
             raise RunError(
                 f"{what}: no weight was changed by it, and --resume meets it again; try a lower --learning-rate or "

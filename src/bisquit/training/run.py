@@ -44,6 +44,7 @@ from bisquit.training.modules import StageModule
 from bisquit.training.recipes import FeaturesRecipe, PriorRecipe, TokenizerRecipe
 from bisquit.training.settings import TrainingConfig
 from bisquit.training.sharding import ShardedStrategy, filled
+from bisquit.training.spikes import LossSpikes
 
 
 def fit(
@@ -72,6 +73,7 @@ def fit(
     patience = settings.early_stopping_epochs
     callbacks: Sequence[Callback | None] = (
         averaged,
+        LossSpikes(),
         Progress(batches.batch_size),
         Pictures(pictured, draw, shown) if draw else None,
         EarlyStopping("valid/loss", patience=patience) if patience else None,
