@@ -48,6 +48,9 @@ class TrainingConfig(Settings):
     sharded: bool = False
     """Of several processes, have each keep a part of the weights and of what goes with them, for models that one cannot
     hold."""
+    deterministic: bool = False
+    """Have the same training give the same weights to the bit: by algorithms that always add in one order, and on a CPU
+    by two threads, however many cores it has."""
 
     def __post_init__(self) -> None:
         require(self.epochs >= 1, "epochs", self.epochs, "at least 1")
