@@ -53,5 +53,5 @@ def test_make_installs_nothing_else() -> None:
     assert "pip install -qq --disable-pip-version-check --no-deps\nLOCKED := $(PIP) --require-hashes\n" in makefile
     assert makefile.count("pip install") == 1
     assert re.findall(r"\$\(PIP\) (?!--require-hashes)(.*)", makefile) == ["--no-build-isolation --editable ."]
-    named = re.findall(r"locks/(\w+)\.txt", makefile)
+    named = re.findall(r"locks/([\w-]+)\.txt", makefile)
     assert set(named) == LOCKS.keys()
