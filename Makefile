@@ -11,10 +11,10 @@ DEMO := runs/demo
 export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo train-demo seed results ablations scaling compare-priors tokenizers editing control augmentation bench bench-sampling bench-codec bench-scale exact docs test test-browser sanitize fuzz faults check format lock sbom audit clean
+.PHONY: help setup demo train-demo seed results ablations scaling compare-priors tokenizers editing control augmentation bench bench-sampling bench-codec bench-scale exact docs test test-browser test-s3 sanitize fuzz faults check format lock sbom audit clean
 
 help: ## List the verbs
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
 
 setup: $(VENV)/.setup ## Install bisquit and all that it needs into .venv, and nothing elsewhere
 
@@ -126,6 +126,13 @@ $(VENV)/.browser: $(VENV)/.setup
 
 test-browser: $(VENV)/.browser ## Look at the studio through a Chromium that is installed; ARGS=--screenshots writes docs/images/studio-*.png
 	BISQUIT_REQUIRE_BROWSER=1 $(BIN)/pytest tests/browser $(ARGS)
+
+$(VENV)/.s3: $(VENV)/.setup
+	@$(LOCKED) -r locks/s3.txt -r locks/s3-test.txt
+	@touch $@
+
+test-s3: $(VENV)/.s3 ## Make shards in a bucket of a server on this machine, killed midway and gone on with
+	$(BIN)/pytest tests/test_s3.py $(ARGS)
 
 sanitize: $(VENV)/.setup ## Run the engine's tests under AddressSanitizer and UndefinedBehaviorSanitizer: three minutes
 	PYTHON=$(BIN)/python scripts/sanitize.sh $(ARGS)

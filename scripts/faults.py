@@ -543,7 +543,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--times", type=int, default=100, help="how often each command is killed")
     parser.add_argument("--only", nargs="+", help="names of commands, in place of all; no page is then written")
-    parser.add_argument("--record", type=Path, default=ROOT / "runs" / "faults.json", help="where figures are kept")
+    parser.add_argument("--record", type=Path, default=ROOT / "docs" / "faults.json", help="where figures are kept")
     options = parser.parse_args()
     kept = json.loads(options.record.read_text()) if options.record.exists() else {}
     record: dict[str, Found] = {}

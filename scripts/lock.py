@@ -25,7 +25,7 @@ SETUP = ("torch", "cuda", "runtime", "build", "dev")
 """The files that `make setup` installs, none of which holds what one before it does."""
 RUNTIME = ("hub", "onnx", "video")
 """The extras that the container has."""
-EXTRAS = ("audit", "bench", "browser", "docs", "fuzz", "ray", "text")
+EXTRAS = ("audit", "bench", "browser", "docs", "fuzz", "ray", "s3", "s3-test", "text")
 """The extras with a file of their own, beside those of the set-up."""
 OLDEST_PYTHON = "3.11.5"
 """What one dependency of `docs` asks for; all else is for 3.11.0 as well."""
