@@ -25,7 +25,8 @@ $(VENV)/.setup: pyproject.toml $(wildcard locks/*) $(wildcard native/*)
 		{ echo "$(PYTHON) cannot make environments: install its venv module (Debian: python3-venv)" >&2; exit 1; }
 	@echo "Installing bisquit into $(VENV): a minute or more, and 1.4 GB with PyTorch's CPU build"
 	@$(PYTHON) -m venv $(VENV)
-	@$(LOCKED) -r locks/torch.txt -r locks/runtime.txt -r locks/build.txt -r locks/dev.txt
+	@$(LOCKED) -r locks/torch-cpu.txt 2>/dev/null || $(LOCKED) -r locks/torch.txt
+	@$(LOCKED) -r locks/runtime.txt -r locks/build.txt -r locks/dev.txt
 	@if grep -qs '^Requires-Dist: nvidia' $(VENV)/lib/python*/site-packages/torch-*.dist-info/METADATA; then $(LOCKED) -r locks/cuda.txt; fi
 	@$(PIP) --no-build-isolation --editable .
 	@touch $@

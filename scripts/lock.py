@@ -4,8 +4,8 @@
     make lock ARGS=--upgrade       # resolves all anew but PyTorch
 
 All is resolved at once, for every platform and each Python that bisquit is for; a file then holds what its extra needs
-beside what is in the files of the set-up. PyTorch's own, locks/torch.txt, is changed by hand: the index that has its
-CPU builds is another one. What its CUDA builds need beside it is in locks/cuda.txt.
+beside what is in the files of the set-up. PyTorch's own, torch.txt and torch-cpu.txt, are changed by hand: the index
+that has its CPU builds is another one. What its CUDA builds need beside it is in locks/cuda.txt.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT, LOCKS = ROOT / "pyproject.toml", ROOT / "locks"
-TORCH = LOCKS / "torch.txt"
+TORCH, CPU_BUILDS = LOCKS / "torch.txt", LOCKS / "torch-cpu.txt"
 SETUP = ("torch", "cuda", "runtime", "build", "dev")
 """The files that `make setup` installs, none of which holds what one before it does."""
 RUNTIME = ("hub", "onnx", "video")
@@ -36,7 +36,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         total, build, common = (Path(scratch) / name for name in ("total.txt", "build.in", "common.txt"))
         build.write_text("\n".join([*tomllib.loads(PROJECT.read_text())["build-system"]["requires"], "cmake", "ninja"]))
-        total.write_text("".join(path.read_text() for path in sorted(LOCKS.glob("*.txt"))))  # uv keeps what is there
+        pinned = [path.read_text() for path in sorted(LOCKS.glob("*.txt")) if path != CPU_BUILDS]
+        total.write_text("".join(pinned))  # uv keeps what is there
         resolve(total, PROJECT, build, "--universal", "--all-extras", "--constraints", TORCH, *sys.argv[1:])
         resolve(common, TORCH, "--python-platform=windows", "--constraints", total)  # where there is no CUDA
         write("cuda", total, names(common), TORCH)
