@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from torch import Tensor, nn
 
 from bisquit import text
@@ -22,6 +23,10 @@ from bisquit.transformer import TransformerConfig
 MakeTokenizer = Callable[..., Tokenizer]
 MakePrior = Callable[..., RasterPrior]
 MakeFrames = Callable[..., FrameSet]
+
+# Examples are the same each time, and none has too little time on a machine that others use.
+settings.register_profile("bisquit", derandomize=True, deadline=None)
+settings.load_profile("bisquit")
 
 
 def roughen(module: nn.Module, seed: int) -> None:

@@ -108,11 +108,11 @@ def load_prior(path: str | os.PathLike[str]) -> SavedPrior:
     """Read what `save_prior` wrote. Raises ModelError on anything else."""
     tensors, description = read_tensors(path, "prior")
     try:
-        height, width = _whole_numbers(description["frame_size"], 2, MOST_PIXELS)
-        rows, columns = _whole_numbers(description["grid"], 2, MOST_TOKENS)
+        height, width = whole_numbers(description["frame_size"], 2, MOST_PIXELS)
+        rows, columns = whole_numbers(description["grid"], 2, MOST_TOKENS)
         if rows * columns > MOST_TOKENS:
             raise ValueError(f"a grid of {rows} x {columns} has more than {MOST_TOKENS:,} tokens")
-        (bits,) = _whole_numbers([description["bits"]], 1, MOST_BITS)
+        (bits,) = whole_numbers([description["bits"]], 1, MOST_BITS)
         config = _settings(PriorConfig, description.get("config"), path)
         conditions = _conditions(description.get("conditions", {}), tensors)
         prior = _built(lambda: build_prior(config, bits, (rows, columns)), tensors, path)
@@ -246,7 +246,7 @@ def _built(build: Callable[[], Module], tensors: Mapping[str, Tensor], path: str
     return module
 
 
-def _whole_numbers(said: Any, count: int, most: int) -> tuple[int, ...]:
+def whole_numbers(said: Any, count: int, most: int) -> tuple[int, ...]:
     """Return so many numbers, each from 1 to `most`. Raises ValueError if that is not what was said."""
     are_fit = isinstance(said, list) and all(type(one) is int and 0 < one <= most for one in said)
     if not are_fit or len(said) != count:

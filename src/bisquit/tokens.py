@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from bisquit.autoencoder import PreparedEncoder
-from bisquit.checkpoint import build_tokenizer, read_tensors, write_tensors
+from bisquit.checkpoint import MOST_PIXELS, build_tokenizer, read_tensors, whole_numbers, write_tensors
 from bisquit.errors import ModelError, ShapeError, TokenError
 from bisquit.frames import FrameSet
 from bisquit.progress import Progress
@@ -82,17 +82,17 @@ class TokenSet:
             tensors, description = read_tensors(path, "tokens")
             weights = {name[10:]: value for name, value in tensors.items() if name.startswith("tokenizer.")}
             tokenizer = build_tokenizer(description.get("config"), weights, path)
+            height, width = whole_numbers(description["frame_size"], 2, MOST_PIXELS)
             loaded = cls(
                 tokens=tensors["tokens"].numpy(),
                 tokenizer=tokenizer,
-                frame_size=(int(description["frame_size"][0]), int(description["frame_size"][1])),
-                classes=tuple(description["classes"]),
+                frame_size=(height, width),
+                classes=tuple(map(str, description["classes"])),
                 labels=tensors["labels"].numpy(),
                 groups=tensors["groups"].numpy() if "groups" in tensors else None,
             )
-            fits = loaded.tokens.ndim == 3 and len(loaded.labels) == len(loaded)
-            if not fits or tokenizer.grid(*loaded.frame_size) != loaded.grid:
-                raise TokenError(f"{path}: its tokens, labels and frame size do not fit together")
+            if not loaded._fits_together():
+                raise TokenError(f"{path}: its tokens, labels, classes, races and frame size do not fit together")
             if len(loaded) and int(loaded.tokens.max()) >= tokenizer.codebook_size:
                 raise TokenError(f"{path}: a token is outside of the codebook of {tokenizer.codebook_size}")
             if tokenizer.fingerprint() != description["fingerprint"]:
@@ -102,6 +102,17 @@ class TokenSet:
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise TokenError(f"{path} lacks a part of a token file: {error}") from error
         return loaded
+
+    def _fits_together(self) -> bool:
+        """Whether arrays are of the types and shapes that they must be, and labels of classes that there are."""
+        count = self.tokens.shape[:1]
+        numbers = [self.labels] if self.groups is None else [self.labels, self.groups]
+        return (
+            (self.tokens.dtype, self.tokens.ndim) == (smallest_unsigned(self.bits), 3)
+            and self.tokenizer.grid(*self.frame_size) == self.grid
+            and all(array.dtype == np.int64 and array.shape == count for array in numbers)
+            and bool(((self.labels >= -1) & (self.labels < len(self.classes))).all())
+        )
 
 
 @dataclass(frozen=True, eq=False)
