@@ -279,11 +279,8 @@ class Pipeline:
         preview: Preview | None = None,
     ) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Yield the tokens of pictures of a seed, painted batch by batch, and what they were told. See `sample`."""
-        require(len(numbers) >= 1, "the number of pictures", len(numbers), "at least 1")
-        require(batch_size >= 1, "batch_size", batch_size, "at least 1")
+        check_asked(numbers, condition, batch_size)
         length = painter.prior.length
-        if condition is not None and condition.ndim == 2 and len(condition) != len(numbers):
-            raise ConditionError(f"{len(condition)} pictures are asked for, and {len(numbers)} are to be painted")
         for start in range(0, len(numbers), batch_size):
             part = slice(start, start + batch_size)
             batch = numbers[part]
@@ -294,7 +291,7 @@ class Pipeline:
                 if preview:
                     preview(self._partial(tokens))
 
-            told = condition if condition is None or condition.ndim == 1 else condition[part]
+            told = told_part(condition, part)
             yield painter.paint(batch, seed=seed, settings=settings, condition=told, on_tokens=on_tokens), told
 
     def painting_prior(self) -> Prior:
@@ -332,6 +329,19 @@ class Pipeline:
         """Return the frames of tokens of which those are -1 that are not painted yet."""
         partial = [self.tokenizer.decode_partial(some, self.frame_size) for some in tokens.split(1)]
         return np.concatenate([frames.cpu().numpy() for frames in partial])
+
+
+def check_asked(numbers: range, condition: Tensor | None, batch_size: int) -> None:
+    """Raise ConfigError unless there are pictures to paint, ConditionError unless each is told what to show, or all."""
+    require(len(numbers) >= 1, "the number of pictures", len(numbers), "at least 1")
+    require(batch_size >= 1, "batch_size", batch_size, "at least 1")
+    if condition is not None and condition.ndim == 2 and len(condition) != len(numbers):
+        raise ConditionError(f"{len(condition)} pictures are asked for, and {len(numbers)} are to be painted")
+
+
+def told_part(condition: Tensor | None, part: slice) -> Tensor | None:
+    """Return what some of the pictures are told: all the same, (size,), or each its own, (n, size)."""
+    return condition if condition is None or condition.ndim == 1 else condition[part]
 
 
 def load(model: str | os.PathLike[str]) -> Pipeline:

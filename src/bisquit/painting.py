@@ -38,6 +38,7 @@ class Painter:
     def __init__(self, prior: Prior, backend: Backend = "auto", precision: Precision = "float32") -> None:
         """Prepare a prior, as it is now: see `bisquit.engine.prepare`. Raises ConfigError for what cannot be."""
         self.prior, self._form = prior, prepare(prior, backend, precision)
+        self.backend, self.precision = backend, precision
 
     @torch.no_grad()
     def paint(

@@ -106,6 +106,32 @@ def test_workers_without_ray_are_refused_in_one_line(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("sample", "-o", "sheet.png"),
+        ("augment", "-o", "painted"),
+        ("evaluate", "--frames", "bundled:valid", "--samples", "99"),
+    ],
+    ids=lambda command: command[0],
+)
+def test_painting_by_workers_needs_ray_and_an_address_workers(
+    run: Run, command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    refused = run(*command, "--model", "seed", "--workers", "2")
+    assert (refused.status, refused.err) == (2, "bisquit: workers need Ray: pip install 'bisquit[ray]'\n")
+    refused = run(*command, "--model", "seed", "--ray-address", "auto")
+    assert refused.status == 2
+    assert "--ray-address is for --workers: pass both" in refused.err
+
+
+def test_workers_of_an_evaluation_paint_new_frames(run: Run):
+    refused = run("evaluate", "--model", "seed", "--frames", "bundled:valid", "--workers", "2")
+    assert refused.status == 2
+    assert "say how many with --samples" in refused.err
+
+
 def test_an_address_without_workers_is_refused(run: Run, frames: Path, tmp_path: Path):
     refused = run(
         "shards", "--tokenizer", "seed", "--frames", frames, "--size", "12x16", "-o", tmp_path, "--ray-address", "x"

@@ -19,6 +19,8 @@ from bisquit.cli.options import (
     progress_bar,
     read_frames,
     seed_option,
+    with_workers,
+    workers_options,
 )
 from bisquit.cli.settings import override, settings_options
 from bisquit.engine import Backend, Precision
@@ -45,6 +47,7 @@ from bisquit.sampling import SamplingConfig
 @seed_option
 @backend_options("auto")
 @device_option
+@workers_options
 @frames_options
 @settings_options(AugmentConfig)
 @settings_options(SamplingConfig)
@@ -57,6 +60,8 @@ def command(
     backend: Backend,
     precision: Precision,
     device: str,
+    workers: int | None,
+    ray_address: str | None,
     size: tuple[int, int] | None,
     skip_bad: bool,
     **given: Any,
@@ -68,7 +73,7 @@ def command(
     folder that was begun and not finished is gone on with by the same command.
     """
     config, settings = override(AugmentConfig(), given), override(SamplingConfig(), given)
-    pipeline = load(model).to(device)
+    pipeline = with_workers(load(model).to(device), workers, ray_address)
     names = chosen_classes(pipeline, classes.split(",") if classes else None)
     frames = read_frames(real, size or pipeline.frame_size, skip_bad) if real else None
     sampling = {f"sampling_{name}": value for name, value in settings.to_dict().items()}

@@ -29,6 +29,8 @@ from bisquit.cli.options import (
     progress_bar,
     read_frames,
     seed_option,
+    with_workers,
+    workers_options,
 )
 from bisquit.cli.settings import override, settings_options
 from bisquit.engine import Backend, Precision, prepare
@@ -108,6 +110,7 @@ SHOWN = 16  # pairs on the sheet of --neighbours
 @settings_options(SamplingConfig)
 @backend_options("torch")
 @device_option
+@workers_options
 @frames_options
 @part_option
 def command(
@@ -127,6 +130,8 @@ def command(
     backend: Backend,
     precision: Precision,
     device: str,
+    workers: int | None,
+    ray_address: str | None,
     size: tuple[int, int] | None,
     skip_bad: bool,
     part: str,
@@ -134,11 +139,12 @@ def command(
 ) -> None:
     """Measure a model on frames: what its tokens lose, how many bits they take, how well its codebook is used.
 
-    With --samples new frames are painted as well, and judged by the frames, which the model must not have seen.
+    With --samples new frames are painted as well, by --workers where there are any, and judged by the frames, which the
+    model must not have seen.
     """
     settings = override(SamplingConfig(), given)
-    _check_outputs(number, by_class, neighbours, keep_samples, report)
-    pipeline = load(model).to(device)
+    _check_outputs(number, by_class, neighbours, keep_samples, report, workers)
+    pipeline = with_workers(load(model).to(device), workers, ray_address)
     frame_set = read_frames(frames, size, skip_bad, part)
     _check_size(pipeline, frame_set, exactly=number > 0)
     new, labels = None, None
@@ -211,14 +217,19 @@ class Judges(NamedTuple):
 
 
 def _check_outputs(
-    number: int, by_class: bool, neighbours: Path | None, keep_samples: Path | None, report: Path | None
+    number: int,
+    by_class: bool,
+    neighbours: Path | None,
+    keep_samples: Path | None,
+    report: Path | None,
+    workers: int | None,
 ) -> None:
     """Refuse, before any work, flags that nothing would come of, or files that could not be written."""
     if report:
         check_page(report)
-    if not number and (by_class or neighbours or keep_samples):
+    if not number and (by_class or neighbours or keep_samples or workers):
         raise click.UsageError(
-            "--by-class, --neighbours and --keep-samples are of new frames: say how many with --samples"
+            "--by-class, --neighbours, --keep-samples and --workers are of new frames: say how many with --samples"
         )
     if neighbours and neighbours.suffix.lower() not in PICTURE_SUFFIXES:
         raise click.BadParameter(f"{neighbours} must end like a picture, such as .png", param_hint="--neighbours")

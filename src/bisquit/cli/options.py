@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
@@ -14,6 +14,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from bisquit.engine import BACKENDS, PRECISIONS
 from bisquit.frames import BUNDLED, FrameSet, load_frames, load_splits
+
+if TYPE_CHECKING:
+    from bisquit.generate import Pipeline
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 OUTPUT = click.Path(path_type=Path)
@@ -203,3 +206,29 @@ def backend_options(default: str) -> Callable[[Function], Function]:
         )(function)
 
     return add
+
+
+def workers_options(function: Function) -> Function:
+    """Add the flags that have Ray do the work."""
+    function = click.option(
+        "--ray-address", help="The Ray cluster whose machines do the work, such as auto; else this machine."
+    )(function)
+    return click.option(
+        "--workers", type=click.IntRange(min=1), help="Have Ray do the work, by so many workers of a core each."
+    )(function)
+
+
+def check_workers(workers: int | None, ray_address: str | None) -> None:
+    """Raise UsageError for the address of a cluster that is not to do anything."""
+    if ray_address is not None and workers is None:
+        raise click.UsageError("--ray-address is for --workers: pass both")
+
+
+def with_workers(pipeline: Pipeline, workers: int | None, ray_address: str | None) -> Pipeline:
+    """Return a pipeline whose pictures workers paint, where there are to be any, else as it is."""
+    check_workers(workers, ray_address)
+    if workers is None:
+        return pipeline
+    from bisquit.on_ray import PipelineOnRay
+
+    return PipelineOnRay(pipeline, workers, ray_address)

@@ -16,6 +16,8 @@ from bisquit.cli.options import (
     numbered,
     progress_bar,
     seed_option,
+    with_workers,
+    workers_options,
 )
 from bisquit.cli.settings import override, settings_options
 from bisquit.engine import Backend, Precision
@@ -43,6 +45,7 @@ from bisquit.sampling import SamplingConfig
 )
 @backend_options("auto")
 @device_option
+@workers_options
 @condition_options
 @settings_options(SamplingConfig)
 def command(
@@ -56,13 +59,15 @@ def command(
     backend: Backend,
     precision: Precision,
     device: str,
+    workers: int | None,
+    ray_address: str | None,
     class_name: str | None,
     prompt: str | None,
     **given: Any,
 ) -> None:
     """Paint new frames, on one sheet or in a file each."""
     settings = override(SamplingConfig(), given)
-    pipeline = load(model).to(device)
+    pipeline = with_workers(load(model).to(device), workers, ray_address)
     with progress_bar("painting tokens") as progress:
         frames = pipeline.sample(
             number,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from bisquit.cli.options import FrameSize, progress_bar, tokenizer_option
+from bisquit.cli.options import FrameSize, check_workers, progress_bar, tokenizer_option, workers_options
 from bisquit.generate import load
 from bisquit.shards import TokenizePieces, begin, in_this_process, tokenize_shards
 
@@ -17,8 +17,7 @@ from bisquit.shards import TokenizePieces, begin, in_this_process, tokenize_shar
 @click.option(
     "--piece-frames", type=click.IntRange(min=1), default=4096, show_default=True, help="Most frames of a shard."
 )
-@click.option("--workers", type=click.IntRange(min=1), help="Have Ray do the work, by so many workers of a core each.")
-@click.option("--ray-address", help="The Ray cluster whose machines do the work, such as auto; else this machine.")
+@workers_options
 @click.option("--skip-bad", is_flag=True, help="Leave out pictures that cannot be read; else the first one stops it.")
 def command(
     model: str,
@@ -34,13 +33,12 @@ def command(
 
     The same command again makes the shards that are missing.
     """
+    check_workers(workers, ray_address)
     way: TokenizePieces = in_this_process
     if workers is not None:
         from bisquit.on_ray import OnRay
 
         way = OnRay(workers, ray_address)
-    elif ray_address is not None:
-        raise click.UsageError("--ray-address is for --workers: pass both")
     tokenizer = load(model).tokenizer
     work = begin(tokenizer, frames, output, size, piece_frames, skip_bad)
     with progress_bar("tokenizing") as progress:
