@@ -35,7 +35,7 @@ from bisquit.tokens import TokenSet, smallest_unsigned
 from bisquit.training import TrainingConfig
 from bisquit.transformer import TransformerConfig
 
-few = settings(derandomize=True, max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+few = settings(max_examples=20, suppress_health_check=list(HealthCheck))
 TINY = TransformerConfig(width=8, n_layers=1, n_heads=2, feed_forward=12)
 SIDES = st.integers(1, 13)
 

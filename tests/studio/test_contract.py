@@ -88,8 +88,6 @@ def test_answers_are_as_the_document_says(tiny_studio: tuple[Any, dict[str, Any]
         @given(case=operation.as_strategy())
         @settings(
             max_examples=EXAMPLES,
-            deadline=None,
-            derandomize=True,
             database=None,
             phases=[Phase.generate],
             suppress_health_check=list(HealthCheck),
