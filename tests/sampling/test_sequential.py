@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from bisquit.errors import ConfigError, ModelError, ShapeError, TokenError
 from bisquit.priors import AnyOrderConfig, AnyOrderPrior, Path, RasterConfig, RasterPrior, SequentialPrior
 from bisquit.sampling import DOUBT, Noise, SamplingConfig, check_given, guided, race, sample
-from bisquit.sampling.races import Ranking
+from bisquit.sampling.races import Ranking, gumbel, surely_allowed
 from bisquit.transformer import TransformerConfig
 
 FIVE_WAYS = [
@@ -450,6 +450,35 @@ def test_the_likeliest_always_stays_and_none_stays_before_a_likelier_one(
     ranked = [stay for _, stay in sorted(zip(logits, stays, strict=True), key=lambda pair: (-pair[0], not pair[1]))]
     assert ranked[0]
     assert all(before or not after for before, after in pairwise(ranked))
+
+
+@given(
+    LOGITS,
+    st.sampled_from([0.5, 1.0, 2.0]),
+    st.integers(0, 7),
+    st.sampled_from([0.1, 0.5, 0.9, 1.0]),
+    st.sampled_from([0.0, 0.1, 0.5, 1.0]),
+    st.sampled_from([DOUBT, 0.3]),
+)
+def test_what_surely_stays_is_found_without_a_ranking(
+    logits: list[float], temperature: float, top_k: int, top_p: float, min_p: float, doubt: float
+):
+    config, tokens = SamplingConfig(temperature, top_k, top_p, min_p), torch.arange(len(logits))
+    found = surely_allowed(torch.tensor([logits]).expand(len(logits), -1), tokens, config, doubt)
+    assert torch.equal(found, Ranking(torch.tensor([logits]), config).allowed(-doubt, tokens.unsqueeze(0))[0])
+
+
+def test_of_many_tokens_the_winner_is_that_of_those_that_stay():
+    """Most of these races are decided without a ranking, and some are not."""
+    generator = torch.Generator().manual_seed(0)
+    logits, config = 2.5 * torch.randn(500, 64, generator=generator), SamplingConfig(top_p=0.9)
+    noise = gumbel(torch.rand(500, 64, generator=generator, dtype=torch.float64))
+    scores = logits.double() + noise
+    outcome = race(logits, noise, config)
+    staying = scores.masked_fill(~Ranking(logits, config).allowed(), -torch.inf)
+    assert torch.equal(outcome.tokens, staying.argmax(dim=1))
+    assert 0 < (outcome.tokens != scores.argmax(dim=1)).sum() < 100
+    assert outcome.in_doubt.sum() < 5
 
 
 @pytest.mark.parametrize(

@@ -150,11 +150,11 @@ def keep_surest(logits: Tensor, noise: RoundNoise, count: int, settings: Samplin
     matters only at a place that could be kept if any of its tokens won.
     """
     outcome = race(logits, noise.tokens, settings, doubt)
-    chances = logits.double().log_softmax(dim=1)
-    confidence = chances.gather(1, outcome.tokens.unsqueeze(1))[:, 0] + noise.confidence
+    offset = noise.confidence - logits.logsumexp(dim=1)  # from a logit to the confidence of its token
+    confidence = logits.gather(1, outcome.tokens.unsqueeze(1))[:, 0] + offset
     surest = confidence.sort(descending=True, stable=True)
     places, least = surest.indices[:count], surest.values[count - 1]
-    could_be_kept = chances.amax(dim=1) + noise.confidence > least - 2 * doubt
+    could_be_kept = logits.amax(dim=1) + offset > least - 2 * doubt
     is_narrow_cut = count < len(logits) and bool(least - surest.values[count] < 2 * doubt)
     is_narrow_race = bool((outcome.in_doubt & could_be_kept).any())
     return Kept(places, outcome.tokens[places], is_narrow_cut or is_narrow_race)

@@ -25,6 +25,9 @@ from bisquit.seeds import derive_seed
 # what hangs on less than this is decided in float64.
 DOUBT = 1e-4
 
+# By how much a sum of chances in float32 may be off.
+FLOAT32_SUMS = 1e-5
+
 Seeds = int | Sequence[int]
 """One seed, of which pictures are told apart by their numbers, or a seed for each picture."""
 
@@ -39,17 +42,48 @@ class Race(NamedTuple):
 
 
 def race(logits: Tensor, noise: Tensor, settings: SamplingConfig, doubt: float = DOUBT) -> Race:
-    """Choose a token for each picture from logits (B, codebook), off by less than the doubt, and Gumbel noise."""
-    scores = logits.double() + settings.temperature * noise
-    if settings.temperature == 0 or not settings.drops_tokens:
-        first, second = scores.topk(2, dim=1).values.unbind(dim=1)
-        return Race(scores.argmax(dim=1), first - second < doubt)
+    """Choose a token for each picture from logits (B, codebook), off by less than the doubt, and Gumbel noise.
+
+    To rank tokens is most of the work, and needless where the winner among all surely stays whatever is dropped.
+    """
+    scores = torch.add(logits, noise, alpha=settings.temperature)  # float64, as the noise is
+    first, second = scores.topk(2, dim=1).values.unbind(dim=1)
+    winners, in_doubt = scores.argmax(dim=1), first - second < doubt
+    if settings.temperature > 0 and settings.drops_tokens:
+        left = (in_doubt | ~surely_allowed(logits, winners, settings, doubt)).nonzero().flatten()
+        winners[left], in_doubt[left] = _ranked_race(logits[left], scores[left], settings, doubt)
+    return Race(winners, in_doubt)
+
+
+def _ranked_race(logits: Tensor, scores: Tensor, settings: SamplingConfig, doubt: float) -> Race:
+    """Choose, by scores (B, codebook), among the tokens that are not dropped."""
     ranking = Ranking(logits, settings)
     winners = scores.masked_fill(~ranking.allowed(), -torch.inf).argmax(dim=1)
     rivals = scores.masked_fill(~ranking.allowed(doubt), -torch.inf).topk(2, dim=1)
     lead = rivals.values[:, 0] - rivals.values[:, 1]
     is_surely_allowed = ranking.allowed(-doubt, rivals.indices[:, :1])[:, 0]
     return Race(winners, (lead < doubt) | ~is_surely_allowed)
+
+
+def surely_allowed(logits: Tensor, tokens: Tensor, settings: SamplingConfig, doubt: float) -> Tensor:
+    """Return whether top-k, top-p and min-p would leave each picture's token if its logit were lower by the doubt.
+
+    logits: (B, codebook). tokens: (B,) int64. The temperature is not 0. Returns bool (B,): what `Ranking.allowed` says,
+    found without a ranking, but where chances decide by less than float32 adds them to: that is no.
+    """
+    own = logits.gather(1, tokens.unsqueeze(1))
+    likelier = logits >= own - doubt
+    likelier.scatter_(1, tokens.unsqueeze(1), False)
+    kept = torch.ones_like(tokens, dtype=torch.bool)
+    if settings.top_k > 0:
+        kept &= likelier.sum(dim=1) < settings.top_k
+    if settings.top_p < 1:
+        chances = (logits / settings.temperature).softmax(dim=1)
+        kept &= (chances * likelier).sum(dim=1) < settings.top_p - doubt / settings.temperature - FLOAT32_SUMS
+    if settings.min_p > 0:
+        least = logits.amax(dim=1) + settings.temperature * math.log(settings.min_p)
+        kept &= own[:, 0] - doubt >= least
+    return kept | ~likelier.any(dim=1)
 
 
 class Ranking:
@@ -106,7 +140,7 @@ class Ranking:
 
 def gumbel(uniform: Tensor) -> Tensor:
     """Return Gumbel noise, float64, of numbers that are uniform in (0, 1)."""
-    return -(-uniform.log()).log()
+    return uniform.log().neg_().log_().neg_()  # in place: these are large
 
 
 def picture_seed(seed: int, number: int) -> int:
