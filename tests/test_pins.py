@@ -1,4 +1,4 @@
-"""What the set-up installs: all that pyproject.toml asks for is pinned in locks/, with hashes, and nothing else."""
+"""What is installed: all that pyproject.toml asks for, pinned in locks/ with hashes, and nothing else by the set-up."""
 
 from __future__ import annotations
 
@@ -55,3 +55,13 @@ def test_make_installs_nothing_else() -> None:
     assert re.findall(r"\$\(PIP\) (?!--require-hashes)(.*)", makefile) == ["--no-build-isolation --editable ."]
     named = re.findall(r"locks/([\w-]+)\.txt", makefile)
     assert set(named) == LOCKS.keys()
+
+
+def test_workflows_use_commits_and_not_tags_that_may_move() -> None:
+    used = [
+        line
+        for path in sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+        for line in re.findall(r"uses: (.*)", path.read_text())
+    ]
+    assert used
+    assert [line for line in used if not re.fullmatch(r"[\w.-]+/[\w.-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", line)] == []

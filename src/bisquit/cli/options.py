@@ -211,22 +211,27 @@ def backend_options(default: str) -> Callable[[Function], Function]:
 def workers_options(function: Function) -> Function:
     """Add the flags that have Ray do the work."""
     function = click.option(
-        "--ray-address", help="The Ray cluster whose machines do the work, such as auto; else this machine."
+        "--ray-address",
+        callback=_check_workers,
+        help="The Ray cluster whose machines do the work, such as auto; else this machine.",
     )(function)
     return click.option(
-        "--workers", type=click.IntRange(min=1), help="Have Ray do the work, by so many workers of a core each."
+        "--workers",
+        type=click.IntRange(min=1),
+        is_eager=True,
+        help="Have Ray do the work, by so many workers of a core each.",
     )(function)
 
 
-def check_workers(workers: int | None, ray_address: str | None) -> None:
-    """Raise UsageError for the address of a cluster that is not to do anything."""
-    if ray_address is not None and workers is None:
+def _check_workers(context: click.Context, option: click.Parameter, ray_address: str | None) -> str | None:
+    """Return the address of a cluster. Raises UsageError if it is not to do anything."""
+    if ray_address is not None and context.params["workers"] is None:
         raise click.UsageError("--ray-address is for --workers: pass both")
+    return ray_address
 
 
 def with_workers(pipeline: Pipeline, workers: int | None, ray_address: str | None) -> Pipeline:
     """Return a pipeline whose pictures workers paint, where there are to be any, else as it is."""
-    check_workers(workers, ray_address)
     if workers is None:
         return pipeline
     from bisquit.on_ray import PipelineOnRay

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from bisquit.cli.options import FrameSize, check_workers, progress_bar, tokenizer_option, workers_options
+from bisquit.cli.options import FrameSize, progress_bar, tokenizer_option, workers_options
 from bisquit.generate import load
 from bisquit.shards import TokenizePieces, begin, in_this_process, tokenize_shards
 
@@ -33,7 +33,6 @@ def command(
 
     The same command again makes the shards that are missing.
     """
-    check_workers(workers, ray_address)
     way: TokenizePieces = in_this_process
     if workers is not None:
         from bisquit.on_ray import OnRay
