@@ -12,6 +12,8 @@ Sharpness is the mean magnitude of the Sobel gradient of the reconstructions' lu
 pixels) over that of the frames' luma. It is one ratio of means over all frames and not a mean of ratios, so that flat
 frames, which have no edges to lose, do not decide on it. Edges that a reconstruction invents, such as those between
 patches, count as well: it tells blur, and no more.
+
+torchmetrics takes seconds to import, and so is not before something is measured: whoever asks for help need not wait.
 """
 
 from __future__ import annotations
@@ -20,8 +22,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
-from torchmetrics.image.ssim import StructuralSimilarityIndexMeasure
 
 from bisquit.errors import FrameError, ShapeError
 
@@ -63,6 +63,8 @@ class ReconstructionMeter:
     """
 
     def __init__(self) -> None:
+        from torchmetrics.image.ssim import StructuralSimilarityIndexMeasure
+
         self._frames = 0
         self._samples = 0
         self._squared_error = 0
@@ -111,6 +113,8 @@ def _channels_first(frames: Tensor) -> Tensor:
 
 def _ms_ssim(reconstructions: Tensor, frames: Tensor) -> Tensor:
     """Return the similarity of each pair of float (B, 3, H, W) in [0, 1], as float32 (B,)."""
+    from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
+
     return multiscale_structural_similarity_index_measure(
         reconstructions,
         frames,
