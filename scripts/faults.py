@@ -317,9 +317,9 @@ def weights(folder: Path) -> str:
 
 
 def figures(folder: Path) -> str:
-    """Name what was measured, but for how long it took."""
+    """Name what was measured, but for how long it took, and where the model lies."""
     found = json.loads((folder / "out.json").read_text())
-    return repr({key: value for key, value in found.items() if "second" not in key})
+    return repr({key: value for key, value in found.items() if "second" not in key and key != "model"})
 
 
 def unreadable(folder: Path) -> list[str]:

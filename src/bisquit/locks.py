@@ -14,7 +14,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from bisquit.atomic import atomic_file, remove_partials
+from bisquit.atomic import PARTIAL, atomic_file, remove_partials
 from bisquit.errors import RunError
 
 LOCK_FILE = ".lock"
@@ -41,6 +41,12 @@ def held(folder: Path) -> Iterator[None]:
         holder.unlink(missing_ok=True)
     finally:
         lock.release()
+
+
+def names_in(folder: Path) -> set[str]:
+    """Return the names in a folder, none if it is not there, but those that a killed holder may leave behind."""
+    found = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    return {name for name in found - {LOCK_FILE, HOLDER_FILE} if not name.startswith(PARTIAL)}
 
 
 def _holder(path: Path) -> str:

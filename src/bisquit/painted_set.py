@@ -21,12 +21,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bisquit.atomic import PARTIAL, atomic_file
+from bisquit.atomic import atomic_file
 from bisquit.augmenting import Chunk, Count, Painted
 from bisquit.errors import FrameError
 from bisquit.frames import encode_png
 from bisquit.frames.listing import METADATA_NAME, PARQUET_SUFFIX, can_name_folder
-from bisquit.locks import HOLDER_FILE, LOCK_FILE, held
+from bisquit.locks import held, names_in
 
 Paint = Callable[[str, Count], Iterator[Chunk]]
 """Yields the chunks of a class, on from a count."""
@@ -92,8 +92,7 @@ def _check_can_write(output: Path) -> None:
     """Raise FrameError if a folder holds anything but such a set."""
     if output.exists() and not output.is_dir():
         raise FrameError(f"{output} is a file: name a new folder, or a file that ends in {PARQUET_SUFFIX}")
-    found = {path.name for path in output.iterdir()} if output.exists() else set()
-    kept = {name for name in found if name not in {LOCK_FILE, HOLDER_FILE} and not name.startswith(PARTIAL)}
+    kept = names_in(output)
     if kept and JOURNAL not in kept:
         raise FrameError(f"{output} is not empty: name a new folder, or a file that ends in {PARQUET_SUFFIX}")
 

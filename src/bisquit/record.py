@@ -15,6 +15,7 @@ from typing import Any, Literal, Self
 from bisquit.atomic import atomic_file
 from bisquit.config import Settings
 from bisquit.errors import ConfigError, RunError
+from bisquit.locks import names_in
 
 RECORD_FILE = "run.json"
 _OF_NO_CONSEQUENCE = ("checkpoint_minutes", "snapshot_epochs", "sharded")  # settings that change no loss
@@ -61,7 +62,7 @@ class RunRecord(Settings):
         the folder holds other files, so that nobody's are overwritten.
         """
         if not (folder / RECORD_FILE).exists():
-            if folder.exists() and any(folder.iterdir()):
+            if names_in(folder):
                 raise RunError(f"{folder} holds files, but no {RECORD_FILE} of a run: pass another --out")
             self.save(folder)
             return self

@@ -324,6 +324,14 @@ def test_a_folder_with_other_files_is_left_alone(train, tmp_path: Path):
     assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]
 
 
+def test_a_run_that_was_killed_before_it_had_a_record_is_begun(train, watch, tmp_path: Path):
+    """The record is what a run writes first: half-made, it is in a hidden file."""
+    (tmp_path / ".partial-run-abc.json").write_text("{")
+    train("prior", tmp_path, resume=True)
+    assert watch.steps == list(range(20))
+    assert not list(tmp_path.glob(".partial-*"))
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_finished_run_is_not_run_again(stage: str, train, watch, tmp_path: Path):
     made = train(stage, tmp_path, epochs=1)
