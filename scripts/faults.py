@@ -1,18 +1,18 @@
 """Kills every long command at random moments, or takes from it what it needs, and says what was lost.
 
-    python scripts/faults.py [--times 100] [--only "train tokenizer" ...]
+    python scripts/faults.py [--times 100] [--troubles 10] [--only "train tokenizer" ...]
 
-Each command works on a tiny set, in a process forked from this one, which has imported everything. It is killed
-(SIGKILL, with whatever it started) at a moment drawn evenly from the time that it takes, and started again as its help
-says. Then
+Each command works on a tiny set, in a process forked from this one, which has imported what it imports: that takes
+longer than the rest. It is killed (SIGKILL, with whatever it started) at a moment drawn evenly from the time that it
+takes, and started again as its help says. Then
 
     just after the kill   each file under a name that readers take can be read, and what was there before is there
     at the end            what it made is, byte for byte, what it makes when nothing stops it; a run leaves no scrap
 
-Then the same without a kill: files cannot grow any more (as on a full disk, from a size drawn at random on), the folder
-cannot be written to, the clock jumps, what the command reads vanishes, or a second process does the same in the same
-place; each of the last two at a moment drawn at random. Whatever stops a command so must be told in one line, what is
-there must be whole, and once the trouble is over the command goes on to the same end.
+Then, --troubles times each, without a kill: files cannot grow any more (as on a full disk, from a size drawn at random
+on), the folder cannot be written to, the clock jumps, what the command reads vanishes, or a second process does the
+same in the same place; each of the last two at a moment drawn at random. Whatever stops a command so must be told in
+one line, what is there must be whole, and once the trouble is over the command goes on to the same end.
 
 docs/faults.md is written anew, from what --record holds of each command: a run that was stopped goes on. The last line
 is one JSON object. It exits with an error if anything was lost.
@@ -61,7 +61,7 @@ SIZE = 12, 16
 CLASSES = "dusk", "noon"
 OF_A_CLASS = 8
 TINY = ("--preset", "demo", "--batch-size", "4", "--epochs", "3", "--checkpoint-minutes", "0.0001")
-KEPT = 200
+KEPT = 50
 """Pictures that the gallery is given each time."""
 INPUTS = "in"
 """Where a command finds what it reads, in its folder: a link to what all have in common."""
@@ -439,10 +439,26 @@ def run(
     return end(begin(work, folder, trouble), kill_after_s)
 
 
-def tried(case: Case, times: int, seed: int = 0, troubles: Sequence[Trouble] = TROUBLES) -> Found:
-    """Kill a command so many times, and give it each trouble as often."""
+def import_what_runs(case: Case, folder: Path) -> None:
+    """Import here what a command imports, so that what is forked later has it. folder: a new one, for it to run in."""
+
+    def name_modules(folder: Path) -> None:
+        case.start(folder)
+        (folder / ".modules").write_text("\n".join(sys.modules))
+
+    folder.mkdir()
+    run(case.prepare, folder)
+    run(name_modules, folder)
+    for name in (folder / ".modules").read_text().splitlines():
+        with contextlib.suppress(Exception):  # some put names among the modules that nobody can import
+            importlib.import_module(name)
+
+
+def tried(case: Case, kills: int, each: int = 10, seed: int = 0, troubles: Sequence[Trouble] = TROUBLES) -> Found:
+    """Kill a command so many times, and give it each trouble so many times."""
     moments = random.Random(f"{case.name} {seed}")
     with tempfile.TemporaryDirectory() as scratch:
+        import_what_runs(case, Path(scratch) / "first")
         calm = Path(scratch) / "calm"
         calm.mkdir()
         run(case.prepare, calm)
@@ -450,7 +466,7 @@ def tried(case: Case, times: int, seed: int = 0, troubles: Sequence[Trouble] = T
         run(case.start, calm)
         found = Found(time.monotonic() - since)
         wanted = case.made(calm)
-        for number in range(times):
+        for number in range(kills):
             folder = Path(scratch) / str(number)
             folder.mkdir()
             run(case.prepare, folder)
@@ -464,7 +480,7 @@ def tried(case: Case, times: int, seed: int = 0, troubles: Sequence[Trouble] = T
             shutil.rmtree(folder)
         for trouble in troubles:
             found.told[trouble.name] = 0
-            for number in range(times):
+            for number in range(each):
                 folder = Path(scratch) / str(number)
                 folder.mkdir()
                 run(case.prepare, folder)
@@ -510,7 +526,7 @@ def go_on(case: Case, folder: Path, wanted: str, usually: str) -> None:
         raise Ended(f"what it made is not what it makes {usually}")
 
 
-def page(record: dict[str, Found]) -> str:
+def page(record: dict[str, Found], kills: int, troubles: int) -> str:
     """Return the page as Markdown."""
     names = [trouble.name for trouble in TROUBLES]
     rows = "\n".join(
@@ -522,13 +538,12 @@ def page(record: dict[str, Found]) -> str:
     rule = " | ".join("---" for _ in names)
     return f"""# What is lost when a command is killed
 
-Every command that takes long, on a tiny set, killed (SIGKILL) at random moments and started again. Just after a kill,
-no file is half there, and what was there before still is; at the end, what it made is, byte for byte, what it makes
-when nothing stops it. "Killed" leaves out the times when it had ended before. Then as often without a kill: files
-cannot grow beyond a size drawn at random (a full disk), the folder cannot be written to, the clock jumps, what it reads
-vanishes at a random moment, or the same command is started once more beside it; how often that stopped a command, which
-then says so in one line and leaves nothing half there. Made on
-{date.today():%d %B %Y}, by
+Every command that takes long, on a tiny set, killed (SIGKILL) at {kills} random moments and started again. Just after
+a kill, no file is half there, and what was there before still is; at the end, what it made is, byte for byte, what it
+makes when nothing stops it. "Killed" leaves out the times when it had ended before. Then {troubles} times each without
+a kill: files cannot grow beyond a size drawn at random (a full disk), the folder cannot be written to, the clock jumps,
+what it reads vanishes at a random moment, or the same command is started once more beside it; how often that stopped a
+command, which then says so in one line and leaves nothing half there. Made on {date.today():%d %B %Y}, by
 
     make faults
 
@@ -542,6 +557,7 @@ def main() -> None:
     """Try every command that is not on record yet, then write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--times", type=int, default=100, help="how often each command is killed")
+    parser.add_argument("--troubles", type=int, default=10, help="how often each is given each other trouble")
     parser.add_argument("--only", nargs="+", help="names of commands, in place of all; no page is then written")
     parser.add_argument("--record", type=Path, default=ROOT / "docs" / "faults.json", help="where figures are kept")
     options = parser.parse_args()
@@ -556,14 +572,16 @@ def main() -> None:
             if options.only and case.name not in options.only:
                 continue
             print(case.name, flush=True)
-            key = f"{case.name}, {options.times} times, {', '.join(trouble.name for trouble in TROUBLES)}"
-            record[case.name] = Found(**kept[key]) if key in kept else tried(case, options.times)
+            troubles = ", ".join(trouble.name for trouble in TROUBLES)
+            key = f"{case.name}, {options.times} times; {troubles}, {options.troubles} times"
+            known = Found(**kept[key]) if key in kept else None
+            record[case.name] = known or tried(case, options.times, options.troubles)
             kept[key] = asdict(record[case.name])
             with atomic_file(options.record) as partial:
                 partial.write_text(json.dumps(kept, indent=1) + "\n")
     if not options.only:
         with atomic_file(ROOT / "docs" / "faults.md") as partial:
-            partial.write_text(page(record))
+            partial.write_text(page(record, options.times, options.troubles))
     lost = sum(len(found.lost) for found in record.values())
     print(json.dumps({"commands": {name: asdict(found) for name, found in record.items()}, "lost": lost}), flush=True)
     sys.exit(lost > 0)

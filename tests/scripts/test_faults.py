@@ -136,12 +136,12 @@ def test_hidden_files_are_not_looked_at(tmp_path: Path):
 
 
 def test_the_page_has_a_row_for_each_command():
-    text = page({"sound": Found(0.25, kills=3, went_on=4, told={"full disk": 2, "second process": 1})})
+    text = page({"sound": Found(0.25, kills=3, went_on=4, told={"full disk": 2, "second process": 1})}, 100, 10)
     assert "| sound | 0.2 | 3 | 4 | 2 | 0 | 0 | 0 | 1 | nothing |" in text
 
 
 def test_trouble_is_told_and_nothing_is_lost_by_what_writes_whole_files():
-    found = tried(SOUND, 2)
+    found = tried(SOUND, 2, 2)
     assert found.lost == []
     assert found.told["read-only folder"] == 2
     assert found.told["jumping clock"] == 0
