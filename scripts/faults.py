@@ -53,6 +53,7 @@ from bisquit.cli.main import bisquit as verbs
 from bisquit.codec import Archive
 from bisquit.errors import BisquitError, FrameError
 from bisquit.frames import encode_png, load_frames
+from bisquit.locks import HOLDER_FILE, LOCK_FILE
 from bisquit.priors import KINDS
 from bisquit.studio.gallery import Gallery
 
@@ -310,8 +311,9 @@ def digest(folder: Path) -> str:
 
 
 def weights(folder: Path) -> str:
-    """Name the models of a run, and its files."""
-    names = sorted(path.name for path in (folder / "out").iterdir() if not path.is_dir())
+    """Name the models of a run, and its files but those of its lock, which one that is killed as it ends leaves."""
+    here = (path.name for path in (folder / "out").iterdir() if not path.is_dir())
+    names = sorted(name for name in here if name not in (LOCK_FILE, HOLDER_FILE))
     models = sorted((folder / "out").glob("*.safetensors"))
     return repr((names, [hashlib.sha256(path.read_bytes()).hexdigest() for path in models]))
 
@@ -522,8 +524,11 @@ def go_on(case: Case, folder: Path, wanted: str, usually: str) -> None:
         raise Ended(f"half there: {bad[0]}")
     run(lambda folder: must_hold(case, folder), folder)
     run(case.go_on, folder)
-    if case.made(folder) != wanted:
-        raise Ended(f"what it made is not what it makes {usually}")
+    if (made := case.made(folder)) != wanted:
+        pairs = enumerate(zip(made, wanted, strict=False))
+        alike = next((i for i, (own, others) in pairs if own != others), min(len(made), len(wanted)))
+        shown = slice(max(0, alike - 40), alike + 60)
+        raise Ended(f"what it made is not what it makes {usually}: ... {made[shown]} ..., not ... {wanted[shown]} ...")
 
 
 def page(record: dict[str, Found], kills: int, troubles: int) -> str:
