@@ -34,6 +34,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from bisquit.atomic import atomic_file
 from bisquit.generate import load
 from bisquit.presets import get_preset
 from bisquit.priors import Prior, build_prior
@@ -85,7 +86,8 @@ def main() -> None:
     }
     found["billion"] = billion(found)
     if not options.no_write:
-        PAGE.write_text(page(found))
+        with atomic_file(PAGE) as partial:
+            partial.write_text(page(found))
     print(json.dumps(found))
 
 
@@ -155,7 +157,7 @@ def compare_workers(options: argparse.Namespace) -> dict[str, float] | None:
     return {"one_per_s": one, "two_per_s": two, "ratio": two / one}
 
 
-def bounded_memory(frames: int) -> dict[str, float]:
+def bounded_memory(frames: int) -> dict[str, Any]:
     """Return how fast so many frames become shards in this process, and the most memory that it held meanwhile."""
     torch.set_num_threads(1)
     tokenizer = seed_tokenizer()
@@ -177,7 +179,7 @@ def bounded_memory(frames: int) -> dict[str, float]:
         "frames": done,
         "frames_per_s": done / seconds,
         "first_mib": sampled[0] / MIB,
-        "peak_mib": max(sampled) / MIB,
+        "tenths_mib": [max(tenth) / MIB for tenth in np.array_split(sampled, 10)],
         "bytes_read_a_frame": read / at_most,
         "bytes_stored_a_frame": stored / at_most,
     }
@@ -258,8 +260,8 @@ with one thread. How to train with several processes: [training with several pro
 ## A set that no memory holds
 
 `bisquit shards` took {shards["frames"]:,.0f} synthetic frames of {SIZE[0]} x {SIZE[1]} pixels at
-{shards["frames_per_s"]:,.0f} a second. The process held {shards["first_mib"]:,.0f} MiB before, and
-{shards["peak_mib"]:,.0f} MiB at most.
+{shards["frames_per_s"]:,.0f} a second. The process held {shards["first_mib"]:,.0f} MiB before, and at most, in each tenth
+of the time, {", ".join(f"{mib:,.0f}" for mib in shards["tenths_mib"])} MiB.
 
 ## A billion frames, on paper
 
