@@ -260,8 +260,8 @@ with one thread. How to train with several processes: [training with several pro
 ## A set that no memory holds
 
 `bisquit shards` took {shards["frames"]:,.0f} synthetic frames of {SIZE[0]} x {SIZE[1]} pixels at
-{shards["frames_per_s"]:,.0f} a second. The process held {shards["first_mib"]:,.0f} MiB before, and at most, in each tenth
-of the time, {", ".join(f"{mib:,.0f}" for mib in shards["tenths_mib"])} MiB.
+{shards["frames_per_s"]:,.0f} a second. The process held {shards["first_mib"]:,.0f} MiB before, and at most, in each
+tenth of the time, {", ".join(f"{mib:,.0f}" for mib in shards["tenths_mib"])} MiB.
 
 ## A billion frames, on paper
 
