@@ -13,6 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from bisquit import checkpoint
+from bisquit.atomic import PARTIAL
 from bisquit.checkpoint import (
     SavedPrior,
     load_prior,
@@ -277,6 +278,23 @@ def test_a_failure_while_saving_leaves_the_old_file_and_nothing_else(
 def told_prior(condition_size: int) -> RasterPrior:
     transformer = TransformerConfig(width=8, n_layers=1, n_heads=2, feed_forward=12)
     return RasterPrior(RasterConfig(transformer=transformer, condition_size=condition_size), 3, (2, 3))
+
+
+def test_what_safetensors_leaves_beside_a_file_is_hidden(
+    tokenizer_file: Path, make_tokenizer, monkeypatch: pytest.MonkeyPatch
+):
+    """It writes a temporary file of its own, which a process that is killed leaves; here, as it were, each time."""
+    folders = []
+
+    def save_and_leave(tensors: dict[str, torch.Tensor], path: Path, metadata: dict[str, str]) -> None:
+        (path.parent / ".tmpAbCdEf").write_bytes(b"half")
+        folders.append(path.parent)
+        save_file(tensors, path, metadata)
+
+    monkeypatch.setattr(checkpoint, "save_file", save_and_leave)
+    save_tokenizer(make_tokenizer(), tokenizer_file)
+    assert [folder.name.startswith(PARTIAL) and folder.parent == tokenizer_file.parent for folder in folders] == [True]
+    assert [path.name for path in tokenizer_file.parent.iterdir()] == [tokenizer_file.name]
 
 
 def test_what_a_prior_can_be_asked_for_comes_back(tmp_path: Path):

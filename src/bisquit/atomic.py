@@ -65,6 +65,13 @@ def atomic_folder(target: str | os.PathLike[str]) -> Iterator[Path]:
         raise
 
 
+@contextmanager
+def scratch_in(folder: Path) -> Iterator[Path]:
+    """Yield a hidden folder in another: for what a library leaves beside the file that it writes, if it is killed."""
+    with tempfile.TemporaryDirectory(prefix=PARTIAL, dir=folder) as scratch:
+        yield Path(scratch)
+
+
 def remove_partials(folder: Path) -> None:
     """Remove what processes that were killed have left in a folder and below. Nobody else may be writing there."""
     for path in [*folder.rglob(f"{PARTIAL}*")]:

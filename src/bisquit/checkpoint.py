@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from bisquit.atomic import atomic_file
+from bisquit.atomic import atomic_file, scratch_in
 from bisquit.conditioning import Conditions
 from bisquit.config import parse_settings
 from bisquit.engine.arithmetic import to_codes
@@ -158,8 +158,10 @@ def write_tensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], d
     """Write tensors and their description to a safetensors file, whole or not at all. Raises ModelError if it fails."""
     text = json.dumps({"format": FORMAT_VERSION, **description})
     try:
-        with atomic_file(path) as partial:
-            save_file(dict(tensors), partial, metadata={"bisquit": text})
+        with atomic_file(path) as partial, scratch_in(partial.parent) as scratch:
+            whole = scratch / partial.name
+            save_file(dict(tensors), whole, metadata={"bisquit": text})  # by a temporary file of its own
+            whole.replace(partial)
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{path} cannot be written: {error}") from error
 
