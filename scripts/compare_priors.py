@@ -202,6 +202,7 @@ def command(options: argparse.Namespace, budget: Budget) -> str:
     lists = {name: getattr(options, name) for name in ("sizes", "bits", "masked_steps", "euler_steps", "heun_steps")}
     words = [f"--{name.replace('_', '-')} {value}" for name, value in numbers.items()]
     words += [f"--{name.replace('_', '-')} {','.join(map(str, values))}" for name, values in lists.items()]
+    words += [f"--rounds {options.rounds}"]
     words += [f"--limit {options.limit}"] if options.limit else []
     words += [f"--start {shlex.quote(budget.start)}"] if budget.start else []
     words += [f"--take {shlex.quote(f'{name}={model}')}" for name, model in budget.taken.items() if name != model]
