@@ -302,11 +302,15 @@ def command(*arguments: str) -> None:
 
 
 def digest(folder: Path) -> str:
-    """Name the content of all files of a folder but hidden ones, such as what was half-made."""
+    """Name the content of all files of a folder but hidden ones, such as what was half-made.
+
+    What they say of where the folder is, which is elsewhere each time, is left out.
+    """
     found = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
         if path.is_file() and not path.name.startswith("."):
-            found.update(f"{path.relative_to(folder)} {path.stat().st_size}\n".encode() + path.read_bytes())
+            content = path.read_bytes().replace(str(folder).encode(), b"")
+            found.update(f"{path.relative_to(folder)} {len(content)}\n".encode() + content)
     return found.hexdigest()
 
 
