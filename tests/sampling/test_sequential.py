@@ -424,20 +424,22 @@ def test_rows_of_a_batch_are_judged_apart():
 
 
 LOGITS = st.lists(st.integers(-8, 8).map(lambda i: i / 4), min_size=2, max_size=6)
+DROPPING = st.builds(
+    SamplingConfig,
+    temperature=st.sampled_from([0.5, 1.0, 2.0]),
+    top_k=st.integers(0, 7),
+    top_p=st.sampled_from([0.1, 0.5, 0.9, 1.0]),
+    min_p=st.sampled_from([0.0, 0.1, 0.5, 1.0]),
+)
 
 
 @given(
     LOGITS,
-    st.sampled_from([0.5, 1.0, 2.0]),
-    st.integers(0, 7),
-    st.sampled_from([0.1, 0.5, 0.9, 1.0]),
-    st.sampled_from([0.0, 0.1, 0.5, 1.0]),
+    DROPPING,
     st.lists(st.sampled_from([-0.3, -DOUBT, 0.0, DOUBT, 0.3]), min_size=2, max_size=2, unique=True).map(sorted),
 )
-def test_slack_only_ever_lets_more_in(
-    logits: list[float], temperature: float, top_k: int, top_p: float, min_p: float, slacks: list[float]
-):
-    ranking = Ranking(torch.tensor([logits]), SamplingConfig(temperature, top_k, top_p, min_p))
+def test_slack_only_ever_lets_more_in(logits: list[float], config: SamplingConfig, slacks: list[float]):
+    ranking = Ranking(torch.tensor([logits]), config)
     tight, loose = (ranking.allowed(slack) for slack in slacks)
     assert not (tight & ~loose).any()
 
@@ -454,16 +456,11 @@ def test_the_likeliest_always_stays_and_none_stays_before_a_likelier_one(
 
 @given(
     LOGITS,
-    st.sampled_from([0.5, 1.0, 2.0]),
-    st.integers(0, 7),
-    st.sampled_from([0.1, 0.5, 0.9, 1.0]),
-    st.sampled_from([0.0, 0.1, 0.5, 1.0]),
+    DROPPING,
     st.sampled_from([DOUBT, 0.3]),
 )
-def test_what_surely_stays_is_found_without_a_ranking(
-    logits: list[float], temperature: float, top_k: int, top_p: float, min_p: float, doubt: float
-):
-    config, tokens = SamplingConfig(temperature, top_k, top_p, min_p), torch.arange(len(logits))
+def test_what_surely_stays_is_found_without_a_ranking(logits: list[float], config: SamplingConfig, doubt: float):
+    tokens = torch.arange(len(logits))
     found = surely_allowed(torch.tensor([logits]).expand(len(logits), -1), tokens, config, doubt)
     assert torch.equal(found, Ranking(torch.tensor([logits]), config).allowed(-doubt, tokens.unsqueeze(0))[0])
 
