@@ -6,6 +6,7 @@ import binascii
 import itertools
 import multiprocessing
 import random
+import resource
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from bisquit.codec import archive
-from bisquit.codec.archive import HEADER, Archive, append, write
+from bisquit.codec.archive import HEADER, Archive, append, record, write
 from bisquit.errors import CodecError
 
 PICTURES = [(f"picture-{i}.png", bytes((i * 7 + j) % 256 for j in range(40 + 13 * i))) for i in range(5)]
@@ -240,6 +241,24 @@ def test_killed_at_any_moment_what_was_there_is_there(path: Path, size: int) -> 
     assert len(found) == count + 1
     assert found[-1] == ("after.png", b"after")
     assert not Archive(path).lost
+
+
+@pytest.mark.parametrize("room", [0, 1, 7, 12])
+def test_a_disk_that_fills_up_leaves_no_half_of_a_record(path: Path, room: int) -> None:
+    whole, new = path.stat().st_size, [("a.png", b"a"), ("b.png", b"b")]
+    each = len(record(*new[0]))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (whole + each + room, hard))  # no file may grow beyond this
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            append(path, new)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert contents(path) == PICTURES + new[:1]
+    assert not Archive(path).lost
+    assert path.stat().st_size == whole + each
+    append(path, new[1:])
+    assert contents(path) == PICTURES + new
 
 
 def test_random_damage_never_raises_and_never_invents_a_record(path: Path) -> None:

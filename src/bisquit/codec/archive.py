@@ -25,8 +25,9 @@ from array import array
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO, Self
+from typing import Self
 
 from bisquit.atomic import atomic_file
 from bisquit.errors import CodecError
@@ -118,7 +119,8 @@ def append(path: str | os.PathLike[str], pictures: Iterable[tuple[str, bytes]]) 
     """Append pictures, names and picture files, to an archive, which is made if it is not there; return how many.
 
     Each is written as it comes, and all are on the disk at the end. Two processes take turns. Raises CodecError if the
-    file is no archive, or for a name that is there already or that `check_name` refuses; what came before stays.
+    file is no archive, or for a name that is there already or that `check_name` refuses, and OSError if a picture
+    cannot be written; what came before stays.
     """
     path = Path(path)
     count = 0
@@ -127,14 +129,25 @@ def append(path: str | os.PathLike[str], pictures: Iterable[tuple[str, bytes]]) 
         for name, data in pictures:
             if name in names:
                 raise CodecError(f"{path} holds a picture {name} already: give another name")
-            file.write(record(name, data))
-            file.flush()
+            _write_whole(file, record(name, data))
             names.add(name)
             count += 1
         os.fsync(file.fileno())
         if not _is_still_there(path, file):
             raise CodecError(f"{path} was replaced while pictures were added to it: they are lost, add them again")
     return count
+
+
+def _write_whole(file: FileIO, data: bytes) -> None:
+    """Write at the end of a file, all or nothing: what a full disk let through is cut off again, and OSError raised."""
+    start = file.tell()
+    try:
+        left = memoryview(data)
+        while left:
+            left = left[file.write(left) :]
+    except OSError:
+        file.truncate(start)
+        raise
 
 
 def write(path: str | os.PathLike[str], pictures: Iterable[tuple[str, bytes]]) -> int:
@@ -232,11 +245,11 @@ def _check_header(path: Path, start: bytes) -> None:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[BinaryIO]:
+def _locked(path: Path) -> Iterator[FileIO]:
     """Open an archive to be read and written, made if it is not there, while no other process does the same."""
     while True:
         try:
-            file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
+            file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b", buffering=0)
         except OSError as error:
             raise CodecError(f"cannot write {path}: {error.strerror or error}") from error
         with file:
@@ -246,7 +259,7 @@ def _locked(path: Path) -> Iterator[BinaryIO]:
                 return
 
 
-def _is_still_there(path: Path, file: BinaryIO) -> bool:
+def _is_still_there(path: Path, file: FileIO) -> bool:
     """Whether a path still leads to an open file."""
     try:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
@@ -254,12 +267,12 @@ def _is_still_there(path: Path, file: BinaryIO) -> bool:
         return False
 
 
-def _ready_to_append(path: Path, file: BinaryIO) -> set[str]:
+def _ready_to_append(path: Path, file: FileIO) -> set[str]:
     """Go to where the next record belongs, cut off one that was not finished; return the names that are there."""
     start = file.read(len(HEADER))
     if len(start) < len(HEADER) and HEADER.startswith(start):  # new, or killed before the header was there
         file.seek(0)
-        file.write(HEADER)
+        _write_whole(file, HEADER)
         return set()
     with Archive(path) as archive:
         if archive.lost and archive.lost[-1].is_cut:
