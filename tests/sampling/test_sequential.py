@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from bisquit.errors import ConfigError, ModelError, ShapeError, TokenError
 from bisquit.priors import AnyOrderConfig, AnyOrderPrior, Path, RasterConfig, RasterPrior, SequentialPrior
-from bisquit.sampling import DOUBT, Noise, SamplingConfig, check_given, guided, race, sample
+from bisquit.sampling import DOUBT, Noise, SamplingConfig, all_finite, check_given, guided, race, sample
 from bisquit.sampling.races import Ranking, gumbel, surely_allowed
 from bisquit.transformer import TransformerConfig
 
@@ -600,3 +600,19 @@ def test_given_tokens_stay_where_they_are_along_any_order():
     assert torch.equal(done[known], wanted[known])
     alone = sample(prior, [3], seed=0, given=torch.where(known, wanted, -1)[3:4], path=path.rows(slice(3, 4)))
     assert torch.equal(alone, painted[3:4])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("shape", [(1,), (3, 1024), (2, 5, 37)])
+def test_one_number_that_is_not_finite_is_seen_anywhere(dtype: torch.dtype, bad: float, shape: tuple[int, ...]) -> None:
+    numbers = (3e38 * torch.linspace(-1, 1, math.prod(shape))).to(dtype).view(shape)  # whose sums are not finite either
+    assert all_finite(numbers)
+    for place in {0, numbers.numel() // 2, numbers.numel() - 1}:
+        damaged = numbers.clone()
+        damaged.view(-1)[place] = bad
+        assert not all_finite(damaged)
+
+
+def test_of_no_numbers_all_are_finite() -> None:
+    assert all_finite(torch.empty(0, 4))

@@ -27,7 +27,7 @@ from bisquit.errors import ModelError, ShapeError
 from bisquit.priors import CausalPrior, Path, SequentialPrior
 from bisquit.priors.base import to_steps
 from bisquit.priors.causal import CausalConfig, around_steps
-from bisquit.sampling import require_finite
+from bisquit.sampling import all_finite, require_finite
 from bisquit.transformer import Block, turn_pairs
 
 MOST_STEPS = 32767  # sums of chances stay below 2**31
@@ -94,7 +94,7 @@ class IntegerPrior(SequentialPrior):
         found = np.empty((len(tokens), self.length, 2), dtype=np.int64)
         for number, one in enumerate(tokens):  # a picture at a time: all logits together are too many
             logits = self.logits(one[None])[0]
-            require_finite(bool(logits.isfinite().all()))
+            require_finite(all_finite(logits))
             found[number] = intervals(logits, one.flatten())
         return found
 
@@ -105,7 +105,7 @@ class IntegerPrior(SequentialPrior):
         steps = []
         for _ in range(self.length):
             logits = self.next_logits(state, last)
-            require_finite(bool(logits.isfinite().all()))
+            require_finite(all_finite(logits))
             last = torch.from_numpy(choose(0, frequencies(logits))).to(logits.device)
             steps.append(last)
         return torch.stack(steps, dim=1).view(batch, *self.grid)

@@ -6,7 +6,18 @@ from bisquit.sampling.flow import FLOW_STEPS, OnStep, picture_noise, sample_flow
 from bisquit.sampling.guidance import both_ways, guided, guided_logits
 from bisquit.sampling.masked import sample_masked
 from bisquit.sampling.pyramid import OnScale, sample_pyramid
-from bisquit.sampling.races import DOUBT, Noise, Race, Seeds, gumbel, picture_seed, picture_seeds, race, require_finite
+from bisquit.sampling.races import (
+    DOUBT,
+    Noise,
+    Race,
+    Seeds,
+    all_finite,
+    gumbel,
+    picture_seed,
+    picture_seeds,
+    race,
+    require_finite,
+)
 from bisquit.sampling.sequential import OnToken, check_given, sample
 from bisquit.sampling.settings import SamplingConfig
 
@@ -20,6 +31,7 @@ __all__ = [
     "Race",
     "SamplingConfig",
     "Seeds",
+    "all_finite",
     "both_ways",
     "check_given",
     "guided",

@@ -25,7 +25,7 @@ from bisquit.config import require
 from bisquit.errors import ConfigError, ShapeError
 from bisquit.priors import FlowPrior
 from bisquit.sampling.guidance import guided, nowhere_to_lead
-from bisquit.sampling.races import Seeds, picture_seeds, require_finite
+from bisquit.sampling.races import Seeds, all_finite, picture_seeds, require_finite
 from bisquit.sampling.sequential import check_given
 from bisquit.sampling.settings import SamplingConfig
 
@@ -108,7 +108,7 @@ class Field:
         at = x.expand(ways, -1, -1, -1).to(self._like)
         times, guess = at.new_full((ways,), t), self._guesses[i].to(at)
         velocity = self.prior.velocity(at, times, self._told[i], guess).to(x)
-        require_finite(bool(velocity.isfinite().all()), "velocities")
+        require_finite(all_finite(velocity), "velocities")
         velocity = torch.where(self._is_given[i], self._straight[i], velocity)
         self._guesses[i] = x + (1 - t) * velocity
         return guided(velocity, scale)[0] if ways == 2 else velocity[0]

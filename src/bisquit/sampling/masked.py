@@ -23,7 +23,7 @@ from torch import Tensor
 from bisquit.config import require
 from bisquit.priors import MaskedPrior
 from bisquit.sampling.guidance import guided, guided_doubt, nowhere_to_lead
-from bisquit.sampling.races import DOUBT, Seeds, gumbel, picture_seeds, race, require_finite
+from bisquit.sampling.races import DOUBT, Seeds, all_finite, gumbel, picture_seeds, race, require_finite
 from bisquit.sampling.sequential import OnToken, check_given
 from bisquit.sampling.settings import SamplingConfig
 
@@ -109,7 +109,7 @@ def _logits(prior: MaskedPrior, tokens: Tensor, known: Tensor, condition: Tensor
             tokens, known = tokens.repeat(2, 1, 1), known.repeat(2, 1, 1)
             condition = torch.cat((condition, torch.zeros_like(condition)))
     logits = prior.logits(tokens.to(prior.device), known.to(prior.device), condition).cpu()
-    require_finite(bool(logits.isfinite().all()))
+    require_finite(all_finite(logits))
     return logits if scale is None else guided(logits, scale)
 
 

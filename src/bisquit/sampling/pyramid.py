@@ -10,7 +10,7 @@ from torch import Tensor
 from bisquit.priors import Path, PyramidPrior
 from bisquit.sampling.appeals import Appeals
 from bisquit.sampling.guidance import both_ways, guided, guided_doubt
-from bisquit.sampling.races import DOUBT, Seeds, gumbel, picture_seeds, race, require_finite
+from bisquit.sampling.races import DOUBT, Seeds, all_finite, gumbel, picture_seeds, race, require_finite
 from bisquit.sampling.sequential import check_given
 from bisquit.sampling.settings import SamplingConfig
 
@@ -49,7 +49,7 @@ def sample_pyramid(
     state, last = prior.start(copies * batch, ways), None
     for done, span in enumerate(prior.spans):
         logits = prior.next_scale(state, last).cpu().unflatten(0, (copies, batch))  # (copies, B, n, codebook)
-        require_finite(bool(logits.isfinite().all()))
+        require_finite(all_finite(logits))
         doubt = max(guided_doubt(DOUBT, scale) for scale in scales[span].flatten().tolist())
         for i, generator in enumerate(generators):
             noise = gumbel(torch.rand(logits.shape[2:], generator=generator, dtype=torch.float64))

@@ -172,6 +172,11 @@ class Noise:
         return self._drawn.pop()
 
 
+def all_finite(numbers: Tensor) -> bool:
+    """Whether all numbers are finite: a NaN is what `aminmax` then returns, in a tenth of the time of `isfinite`."""
+    return numbers.numel() == 0 or all(bool(end.isfinite()) for end in numbers.aminmax())
+
+
 def require_finite(is_finite: bool, what: str = "logits") -> None:
     """Raise ModelError unless a prior's logits are finite, or what else it computes."""
     if not is_finite:

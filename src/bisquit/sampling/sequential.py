@@ -12,7 +12,7 @@ from bisquit.priors import Path, Prior, SequentialPrior
 from bisquit.priors.base import to_steps
 from bisquit.sampling.appeals import Appeals
 from bisquit.sampling.guidance import both_ways, guided, guided_doubt
-from bisquit.sampling.races import DOUBT, Noise, Seeds, race, require_finite
+from bisquit.sampling.races import DOUBT, Noise, Seeds, all_finite, race, require_finite
 from bisquit.sampling.settings import SamplingConfig
 
 OnToken = Callable[[int, Tensor], None]
@@ -59,7 +59,7 @@ def sample(
         if last is not None and is_guided:
             last = last.repeat(2)
         here, logits = noise.next(), prior.next_logits(state, last).cpu()
-        require_finite(bool(logits.isfinite().all()))
+        require_finite(all_finite(logits))
         if is_guided:
             logits = guided(logits, scale)
         winners, in_doubt = race(logits, here, settings, guided_doubt(DOUBT, scale) if is_guided else DOUBT)
