@@ -92,6 +92,9 @@ def parse() -> argparse.Namespace:
     chosen.add_argument("--depths", type=_numbers, default=(), help="and the first size with so many layers, as 6,12")
     chosen.add_argument("--bits", type=_numbers, default=(10, 12, 16), help="of a token, in the codebooks part")
     chosen.add_argument("--masked-steps", type=_numbers, default=(8, 16, 32), help="rounds of the masked family")
+    chosen.add_argument(
+        "--masked-noise", type=_reals, default=(4.5,), help="confidence noises that the middle number is tried with too"
+    )
     chosen.add_argument("--euler-steps", type=_numbers, default=(8, 16), help="steps of flows, by Euler's way")
     chosen.add_argument("--heun-steps", type=_numbers, default=(8,), help="steps of flows, by Heun's way")
     chosen.add_argument("--top-p", type=float, default=0.95, help="of all families that choose among tokens")
@@ -123,6 +126,10 @@ def parse() -> argparse.Namespace:
 
 def _numbers(text: str) -> tuple[int, ...]:
     return tuple(map(int, text.split(",")))
+
+
+def _reals(text: str) -> tuple[float, ...]:
+    return tuple(map(float, text.split(",")))
 
 
 def _sizes(text: str) -> tuple[Size, ...]:
@@ -159,6 +166,7 @@ def prepare(options: argparse.Namespace) -> Work:
         masked_steps=options.masked_steps,
         euler_steps=options.euler_steps,
         heun_steps=options.heun_steps,
+        masked_noises=options.masked_noise,
     )
     is_limited = options.limit is not None
     train = Source(options.frames, "train", count, is_limited)
@@ -199,7 +207,8 @@ def command(options: argparse.Namespace, budget: Budget) -> str:
     numbers = {
         name: getattr(budget, name) for name in ("pictures", "epochs", "tokenizer_epochs", "samples", "top_p", "masks")
     }
-    lists = {name: getattr(options, name) for name in ("sizes", "bits", "masked_steps", "euler_steps", "heun_steps")}
+    names = ("sizes", "bits", "masked_steps", "masked_noise", "euler_steps", "heun_steps")
+    lists = {name: getattr(options, name) for name in names}
     words = [f"--{name.replace('_', '-')} {value}" for name, value in numbers.items()]
     words += [f"--{name.replace('_', '-')} {','.join(map(str, values))}" for name, values in lists.items()]
     words += [f"--rounds {options.rounds}"]

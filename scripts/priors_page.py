@@ -32,6 +32,8 @@ from scaling_plan import Size
 from scaling_study import rounded
 from trainings import Figures, filled, machine, made_on
 
+from bisquit.sampling import SamplingConfig
+
 
 class Column(NamedTuple):
     """A column of a table: its title, and a cell of a row, "" for what is not known."""
@@ -196,8 +198,10 @@ def _measured_said(budget: Budget) -> str:
         "exact but for two: in any order they are those of raster order alone; of a masked prior they are at most so "
         f"many (≤), the mean over orders, estimated by {budget.masks} masks of each frame, for tokens painted one by "
         "one at random: painted in rounds, tokens of a round are taken as independent, of which this says nothing. A "
-        "flow tells none (–). Seconds are medians in alternation, for one picture and for a batch of 64, on PyTorch's "
-        "path for all and by the engine where it runs a family. A flow's pictures go through the network one by one."
+        "flow tells none (–). Rounds keep what is surest, with noise in confidences that fades: "
+        f"{SamplingConfig().confidence_noise:g}, where a row names no other. Seconds are medians in alternation, for "
+        "one picture and for a batch of 64, on PyTorch's path for all and by the engine where it runs a family. A "
+        "flow's pictures go through the network one by one."
     )
 
 

@@ -80,6 +80,8 @@ class Way:
     """What a row of a table says of it: "" where there is but one way."""
     steps: int = 0
     solver: Literal["euler", "heun"] = "euler"
+    confidence_noise: float | None = None
+    """Of a masked prior's rounds, where it is not what `SamplingConfig` has."""
 
     @property
     def key(self) -> str:
@@ -89,7 +91,8 @@ class Way:
     def sampling(self, family: str, top_p: float) -> SamplingConfig:
         """Return its settings; a family without a choice among tokens takes no top-p."""
         top_p = top_p if FAMILIES[family].drops_tokens else 1.0
-        return SamplingConfig(top_p=top_p, steps=self.steps, solver=self.solver)
+        noise = {} if self.confidence_noise is None else {"confidence_noise": self.confidence_noise}
+        return SamplingConfig(top_p=top_p, steps=self.steps, solver=self.solver, **noise)
 
 
 @dataclass(frozen=True)
@@ -211,6 +214,8 @@ class Budget:
     masked_steps: tuple[int, ...]
     euler_steps: tuple[int, ...]
     heun_steps: tuple[int, ...]
+    masked_noises: tuple[float, ...] = ()
+    """With which the middle number of rounds is tried too."""
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -228,7 +233,11 @@ class Budget:
         """Return the ways in which a family's priors paint."""
         kind = FAMILIES[family].kind
         if kind == "masked":
-            return tuple(Way(f"{steps} rounds", steps) for steps in self.masked_steps)
+            ways = tuple(Way(f"{steps} rounds", steps) for steps in self.masked_steps)
+            middle = self.masked_steps[len(self.masked_steps) // 2]
+            return ways + tuple(
+                Way(f"{middle} rounds, noise {noise:g}", middle, confidence_noise=noise) for noise in self.masked_noises
+            )
         if kind == "flow":
             euler = tuple(Way(f"{steps} steps, Euler", steps) for steps in self.euler_steps)
             return euler + tuple(Way(f"{steps} steps, Heun", steps, "heun") for steps in self.heun_steps)
@@ -236,7 +245,7 @@ class Budget:
 
     def usual_way(self, family: str) -> Way:
         """Return the way that stands for a family where one must: the middle one."""
-        ways = self.ways(family)
+        ways = [way for way in self.ways(family) if way.confidence_noise is None]
         return ways[len(ways) // 2]
 
     def passes(self, family: str, way: Way) -> int:

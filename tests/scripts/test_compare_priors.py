@@ -29,6 +29,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from bisquit.checkpoint import save_features
 from bisquit.features import FeatureNetwork, FeatureNetworkConfig
 from bisquit.priors import FlowConfig, FlowPrior, MaskedConfig, MaskedPrior, PartsConfig, PartsPrior, Prior
+from bisquit.sampling import SamplingConfig
 
 SIZES = (Size(128, 4, 4), Size(256, 6, 4))
 BITS = (10, 12, 16)
@@ -48,6 +49,7 @@ BUDGET = Budget(
     masked_steps=(8, 16, 32),
     euler_steps=(8, 16),
     heun_steps=(8,),
+    masked_noises=(4.5,),
 )
 
 
@@ -135,11 +137,14 @@ def test_passes_are_those_of_each_family() -> None:
         "parts": [600],
         "pyramid": [5],
         "mending pyramid": [5],
-        "masked": [8, 16, 32],
+        "masked": [8, 16, 32, 16],
         "flow": [8, 16, 15],
         "flow of levels": [8, 16, 15],
     }
-    assert BUDGET.usual_way("masked").steps == 16
+    usual, tried = BUDGET.usual_way("masked"), BUDGET.ways("masked")[-1]
+    assert (usual.steps, tried.steps, tried.label) == (16, 16, "16 rounds, noise 4.5")
+    assert usual.sampling("masked", 0.9) == SamplingConfig(top_p=0.9, steps=16)
+    assert tried.sampling("masked", 0.9) == SamplingConfig(top_p=0.9, steps=16, confidence_noise=4.5)
     assert BUDGET.scales("pyramid") == (1, 6, 24, 150, 600)
 
 
@@ -200,6 +205,10 @@ def test_what_was_asked_is_judged_by_the_figures() -> None:
     assert "masked, 16 rounds, at 256x6x4: 37.5 times" in found[1].found
     assert found[3].found == "+1.80 dB"
     assert found[4].found == "10 bits: +0.8%, 12 bits: +0.8%"
+    assert found[2].found.startswith("masked, 8 rounds, at 128x4x4: 2.10 ± 0.10, raster 3.00 ± 0.10; masked")
+    others = bars(figures_of(better="any-order"), BUDGET, SIZES, BITS)[2]
+    assert not others.is_met  # it takes as many passes as raster
+    assert "any-order" not in others.found
     worse = bars(figures_of(better="raster"), BUDGET, SIZES, BITS)
     assert [bar.is_met for bar in worse] == [True, True, False, True, True]
     assert [bar.is_met for bar in bars({}, BUDGET, SIZES, BITS)] == [True, None, None, None, None]
@@ -223,7 +232,7 @@ def test_page_shows_rows_bounds_and_what_is_missing() -> None:
     assert max(map(len, [line for line in text.splitlines() if not line.startswith("|")])) <= 120
     empty = page({}, BUDGET, SIZES, BITS, "    make compare-priors")
     assert "Done: 0 of 49 runs." in empty
-    assert empty.count("| missing |") == 2 * 14 + 8 + 9
+    assert empty.count("| missing |") == 2 * 15 + 8 + 9
     assert "![" not in empty
 
 
@@ -235,7 +244,7 @@ def test_none_nearer_than_raster_is_said_with_what_tokens_alone_lose() -> None:
 
 def test_summary_is_plain_data_with_a_row_for_each_way() -> None:
     data = json.loads(json.dumps(summary(figures_of(), BUDGET, SIZES, BITS)))
-    assert len(data["priors"]) == 2 * 14 == len(prior_rows({}, BUDGET, SIZES))
+    assert len(data["priors"]) == 2 * 15 == len(prior_rows({}, BUDGET, SIZES))
     assert data["priors"][0]["training_flops"] == flops(PriorRun("raster", SIZES[0]), BUDGET)
     assert data["heads"][3]["head"] == "independent bits"
     assert len(data["heads"]) == len(head_rows({}, SIZES[0], BITS)) == 9
@@ -279,6 +288,7 @@ def words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         "masked-steps": "2",
         "euler-steps": "2",
         "heun-steps": "2",
+        "masked-noise": "3",
     }
     return [word for name, value in arguments.items() for word in (f"--{name}", str(value))]
 
@@ -309,7 +319,7 @@ def test_a_round_goes_from_frames_to_the_page_once(
     last_line = capsys.readouterr().out.splitlines()[-1]
     data = json.loads(last_line)
     rows = {(row["prior"], row["way"]): row for row in data["priors"]}
-    assert len(rows) == 10
+    assert len(rows) == 11
     assert [name for name, row in rows.items() if row["frechet"] is None or row["seconds_64"] is None] == []
     assert all(row["bits"] > 0 or row["prior"].startswith("flow") for row in rows.values() if row["bits"] is not None)
     assert rows["flow", "2 steps, Euler"]["bits"] is None

@@ -33,7 +33,7 @@ class SamplingConfig(Settings):
     """Whether guidance is the same for all tokens, or grows from 1 at the first to its full value at the last."""
     steps: int = 0
     """Steps in which a masked prior or a flow paints, all tokens at once; 0 for its own number of them."""
-    confidence_noise: float = 4.5
+    confidence_noise: float = 15.0
     """How much chance there is in which tokens a masked prior's rounds keep, less in each; 0 keeps the surest."""
     solver: Literal["euler", "heun"] = "euler"
     """How a flow takes a step: by the velocity at its start, or, for twice the work, by the mean of both ends'."""
