@@ -23,6 +23,7 @@ def test_the_hole_is_in_the_middle():
 
 def test_every_way_but_models_leaves_what_is_known(frames: np.ndarray, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(study, "load", lambda name: None)
+    monkeypatch.setattr(study, "in_rows", lambda model: None)
     monkeypatch.setattr(study, "Editor", lambda *_, **__: type("None", (), {"paint_hole": None}))
     mask = study.hole(100, 150)
     for name, fill in study.ways("a", "b").items():

@@ -49,7 +49,7 @@ def test_a_full_queue_says_when_to_come_back(worker: Worker):
     with pytest.raises(QueueFull) as full:
         worker.submit(Job(doubled, 3))
     assert 1 <= full.value.retry_after_s <= 60
-    assert [worker.ahead_of(job) for job in waiting] == [0, 1]
+    assert [job.ahead for job in waiting] == [0, 1]
     worker.cancel(waiting[0])  # which makes room at once
     third = worker.submit(Job(doubled, 3))
     gate.set()

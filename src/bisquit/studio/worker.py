@@ -50,6 +50,8 @@ class Job:
     """How many pictures it is."""
     future: Future[Any] = field(default_factory=Future)
     is_cancelled: bool = False
+    ahead: int = 0
+    """How many waited before it when it was submitted."""
 
 
 def stop_if_cancelled(jobs: Sequence[Job]) -> None:
@@ -101,14 +103,10 @@ class Worker:
             if len(self._waiting) >= self._most_waiting or self._should_end:
                 seconds = math.ceil(self._usual_s * (len(self._waiting) + 1))
                 raise QueueFull(min(max(seconds, 1), LONGEST_RETRY_S))
+            job.ahead = len(self._waiting)
             self._waiting.append(job)
             self._changed.notify()
         return job
-
-    def ahead_of(self, job: Job) -> int:
-        """Return how many jobs come before one that waits; 0 if it does not."""
-        with self._changed:
-            return self._waiting.index(job) if job in self._waiting else 0
 
     def cancel(self, job: Job) -> None:
         """Give a job up: it leaves the queue, or stops where it can, unless others are run with it."""

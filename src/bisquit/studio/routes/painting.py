@@ -93,7 +93,7 @@ async def stream(watch: Annotated[_Watch, Depends(_watch)], studio: InStudio) ->
     """
     until = time.monotonic() + studio.limits.timeout_s
     try:
-        yield ServerSentEvent(event="queued", data={"ahead": studio.worker.ahead_of(watch.job)})
+        yield ServerSentEvent(event="queued", data={"ahead": watch.job.ahead})
         while (part := await asyncio.wait_for(watch.heard.get(), until - time.monotonic())) is not None:
             yield ServerSentEvent(event="partial", data=await aside(_partial, part))
         yield ServerSentEvent(event="picture", data=await _finished(watch, studio))
