@@ -73,5 +73,5 @@ def _lines(rows: Sequence[Row]) -> list[list[Row]]:
     """Return rows of one family and size by what joins them: the steps of one way to take them."""
     by_kind: dict[str, list[Row]] = {}
     for row in rows:
-        by_kind.setdefault(row["way"].split(", ")[-1] if "steps" in row["way"] else "", []).append(row)
+        by_kind.setdefault(row["way"].partition(", ")[2], []).append(row)  # as "Heun", or "noise 4.5"
     return list(by_kind.values())
