@@ -5,10 +5,11 @@
 A token is the winner of a race at its place, as in `bisquit.sampling.races`. How sure it is, its confidence, is the
 logarithm of its chance plus noise that fades from round to round; how many are kept follows a cosine, few at first and
 most in the last rounds, when all that is known tells of them. Chang et al. 2022, arXiv:2202.04200, section 3.2.
+Their code has less noise, 4.5 for our 15, by which pictures here are farther from real ones: docs/compare-priors.md.
 
-As there, the noise is made of the seed and the picture's number alone, drawn for all places of every round whatever is
-known, and what hangs on less than a doubt is decided again in float64: tokens that win narrowly, and the cut between
-the last place that is kept and the first that is not. It then takes the whole round of that picture, alone.
+As in all races, the noise is made of the seed and the picture's number alone, drawn for all places of every round
+whatever is known, and what hangs on less than a doubt is decided again in float64: tokens that win narrowly, and the
+cut between the last place that is kept and the first that is not. It then takes the whole round of that picture, alone.
 """
 
 from __future__ import annotations
