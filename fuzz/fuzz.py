@@ -45,6 +45,11 @@ CRASHES = ROOT / "build" / "fuzz"
 RECORD = ROOT / "docs" / "fuzzing.json"
 PAGE = ROOT / "docs" / "fuzzing.md"
 SLOWEST_S = 10
+COMMANDS = {
+    "guided": "python fuzz/fuzz.py --seconds SECONDS --only TARGET ... --record",
+    "at random": "python fuzz/fuzz.py --random COUNT --only TARGET ... --seed SEED --record",
+}
+"""What a run of each way is begun with."""
 TARGETS: dict[str, Target] = {
     "codec": fuzz_codec.TARGET,
     "models": fuzz_models.MODELS,
@@ -194,11 +199,12 @@ def page(runs: Sequence[dict[str, Any]]) -> str:
         return sum(int(run[figure]) for run in chosen)
 
     def row(title: str, target: str | None) -> str:
-        counts = [total("executions", target, way) for way in ("guided", "at random", "")]
+        counts = [total("executions", target, way) for way in (*COMMANDS, "")]
         numbers = [*counts, total("crashes", target)]
         return f"| {title} | {' | '.join(f'{number:,}' for number in numbers)} |"
 
     rows = [row(f"`{name}`", name) for name in TARGETS] + [row("all", None)]
+    commands = "\n".join(f"    {command}" for way, command in COMMANDS.items() if total("executions", way=way))
     days = sorted({run["date"] for run in runs})
     machines = ", ".join(sorted({run["machine"] for run in runs}))
     return f"""# Fuzzing
@@ -206,13 +212,12 @@ def page(runs: Sequence[dict[str, Any]]) -> str:
 Bytes from outside, damaged and crafted, against all that reads any. What must hold of each input stands at the head of
 its target's module, in `fuzz/`; what keeps harm away, and which test sees to it, in the table of `SECURITY.md`.
 
-Counted from {days[0]} to {days[-1]}, on {machines}, by
+Counted from {days[0]} to {days[-1]}, on {machines}, by runs of
 
-    make fuzz FUZZ_S=3600 ARGS=--record
-    python fuzz/fuzz.py --random 1000000 --seed 1 --record
+{commands}
 
-and the same with `--only` and other seeds. Each run is in `docs/fuzzing.json`. An input at random is a change to a
-sound one, or noise.
+Each run is in `docs/fuzzing.json`, with its target, its seconds and its day. An input at random is a change to a sound
+one, or noise.
 
 | target | guided by coverage | at random | in all | did harm |
 | --- | --- | --- | --- | --- |
