@@ -7,6 +7,8 @@ logarithm of its chance plus noise that fades from round to round; how many are 
 most in the last rounds, when all that is known tells of them. Chang et al. 2022, arXiv:2202.04200, section 3.2.
 Their code has less noise, 4.5 for our 15, by which pictures here are farther from real ones: docs/compare-priors.md.
 
+Most places have no race: one is run only where the likeliest token would be sure enough, with that round's noise.
+
 As in all races, the noise is made of the seed and the picture's number alone, drawn for all places of every round
 whatever is known, and what hangs on less than a doubt is decided again in float64: tokens that win narrowly, and the
 cut between the last place that is kept and the first that is not. It then takes the whole round of that picture, alone.
@@ -117,20 +119,25 @@ def _logits(prior: MaskedPrior, tokens: Tensor, known: Tensor, condition: Tensor
 class RoundNoise(NamedTuple):
     """The noise of one picture's round, at its N masked places."""
 
-    tokens: Tensor
-    """(N, codebook) float64, Gumbel noise of the races."""
+    uniform: Tensor
+    """(h w, codebook) float64 in (0, 1), of which the noise of races is made, at all places."""
+    masked: Tensor
+    """(N,) int64, which of them are masked."""
     confidence: Tensor
     """(N,) float64, what is added to confidences."""
 
+    def of_races(self, which: Tensor) -> Tensor:
+        """Return the Gumbel noise of races at some of the masked places, int64 (n,): float64 (n, codebook)."""
+        return gumbel(self.uniform[self.masked[which]])
+
 
 def draw_noise(generator: torch.Generator, masked: Tensor, codebook_size: int, confidence_noise: float) -> RoundNoise:
-    """Draw the noise of a picture's round for all places, and return that of the masked ones, bool (h w,).
+    """Draw the noise of a picture's round for all places, of which some are masked, bool (h w,).
 
     confidence_noise: by how much Gumbel noise is multiplied that is added to confidences.
     """
     uniform = torch.rand(len(masked), codebook_size + 1, generator=generator, dtype=torch.float64)
-    noise = gumbel(uniform[masked])
-    return RoundNoise(noise[:, 1:], confidence_noise * noise[:, 0])
+    return RoundNoise(uniform[:, 1:], masked.nonzero().flatten(), confidence_noise * gumbel(uniform[masked, 0]))
 
 
 class Kept(NamedTuple):
@@ -145,17 +152,30 @@ class Kept(NamedTuple):
 
 
 def keep_surest(logits: Tensor, noise: RoundNoise, count: int, settings: SamplingConfig, doubt: float) -> Kept:
-    """Choose a token for each masked place from logits (N, codebook), and keep the count that is surest, 1 to N.
+    """Choose tokens for masked places from logits (N, codebook), and keep the count that is surest, 1 to N.
 
-    A confidence hangs on a token's logit and on the logarithm of the sum of all, and may be off by both. A narrow race
-    matters only at a place that could be kept if any of its tokens won.
+    A confidence hangs on a token's logit and on the logarithm of the sum of all, and may be off by both. A place whose
+    likeliest token would not be sure enough has no need of a race: first the likeliest to be kept race, then all others
+    that could still be. A narrow race matters only at such a place.
     """
-    outcome = race(logits, noise.tokens, settings, doubt)
     offset = noise.confidence - logits.logsumexp(dim=1)  # from a logit to the confidence of its token
-    confidence = logits.gather(1, outcome.tokens.unsqueeze(1))[:, 0] + offset
+    most = logits.amax(dim=1) + offset
+    tokens, in_doubt = most.new_zeros(len(most), dtype=torch.int64), torch.zeros_like(most, dtype=torch.bool)
+    confidence = torch.full_like(most, -torch.inf)
+
+    def run_races(which: Tensor) -> Tensor:
+        """Run the races at some places, and return how sure the last one is that would be kept by now."""
+        outcome = race(logits[which], noise.of_races(which), settings, doubt)
+        tokens[which], in_doubt[which] = outcome
+        confidence[which] = logits[which, outcome.tokens] + offset[which]
+        return confidence.topk(count).values[-1]
+
+    first = most.topk(min(2 * count, len(most))).indices
+    least = run_races(first)
+    others = (most > least - 2 * doubt) & (confidence == -torch.inf)
+    least = run_races(others.nonzero().flatten())
     surest = confidence.sort(descending=True, stable=True)
-    places, least = surest.indices[:count], surest.values[count - 1]
-    could_be_kept = logits.amax(dim=1) + offset > least - 2 * doubt
-    is_narrow_cut = count < len(logits) and bool(least - surest.values[count] < 2 * doubt)
-    is_narrow_race = bool((outcome.in_doubt & could_be_kept).any())
-    return Kept(places, outcome.tokens[places], is_narrow_cut or is_narrow_race)
+    places = surest.indices[:count]
+    is_narrow_cut = count < len(most) and bool(least - surest.values[count] < 2 * doubt)
+    is_narrow_race = bool((in_doubt & (most > least - 2 * doubt)).any())
+    return Kept(places, tokens[places], is_narrow_cut or is_narrow_race)
