@@ -20,8 +20,9 @@ import json
 import shlex
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import trainings
 from priors_cost import seconds
@@ -46,6 +47,9 @@ from bisquit.atomic import atomic_file
 from bisquit.errors import BisquitError
 from bisquit.frames import load_frames
 from bisquit.generate import load, shipped_models
+from bisquit.sampling import SamplingConfig
+
+T = TypeVar("T")
 
 SIZES = (Size(128, 4, 4), Size(192, 6, 4))
 
@@ -87,16 +91,26 @@ def parse() -> argparse.Namespace:
     )
     sizes = ",".join(map(str, SIZES))
     chosen.add_argument(
-        "--sizes", type=_sizes, default=SIZES, help=f"of all families, as width x layers x heads; {sizes} by default"
+        "--sizes",
+        type=_list_of(Size.of),
+        default=SIZES,
+        help=f"of all families, as width x layers x heads; {sizes} by default",
     )
-    chosen.add_argument("--depths", type=_numbers, default=(), help="and the first size with so many layers, as 6,12")
-    chosen.add_argument("--bits", type=_numbers, default=(10, 12, 16), help="of a token, in the codebooks part")
-    chosen.add_argument("--masked-steps", type=_numbers, default=(8, 16, 32), help="rounds of the masked family")
     chosen.add_argument(
-        "--masked-noise", type=_reals, default=(4.5,), help="confidence noises that the middle number is tried with too"
+        "--depths", type=_list_of(int), default=(), help="and the first size with so many layers, as 6,12"
     )
-    chosen.add_argument("--euler-steps", type=_numbers, default=(8, 16), help="steps of flows, by Euler's way")
-    chosen.add_argument("--heun-steps", type=_numbers, default=(8,), help="steps of flows, by Heun's way")
+    chosen.add_argument("--bits", type=_list_of(int), default=(10, 12, 16), help="of a token, in the codebooks part")
+    chosen.add_argument("--masked-steps", type=_list_of(int), default=(8, 16, 32), help="rounds of the masked family")
+    chosen.add_argument(
+        "--masked-noise",
+        type=_list_of(float),
+        default=(4.5,),
+        help="confidence noises that the middle number is tried with too",
+    )
+    usual = SamplingConfig().confidence_noise
+    chosen.add_argument("--confidence-noise", type=float, default=usual, help=f"of all other rounds; {usual:g}")
+    chosen.add_argument("--euler-steps", type=_list_of(int), default=(8, 16), help="steps of flows, by Euler's way")
+    chosen.add_argument("--heun-steps", type=_list_of(int), default=(8,), help="steps of flows, by Heun's way")
     chosen.add_argument("--top-p", type=float, default=0.95, help="of all families that choose among tokens")
     chosen.add_argument(
         "--take", action="append", default=[], metavar="NAME=MODEL", help="a finished model in place of that run"
@@ -124,16 +138,13 @@ def parse() -> argparse.Namespace:
     return options
 
 
-def _numbers(text: str) -> tuple[int, ...]:
-    return tuple(map(int, text.split(",")))
+def _list_of(kind: Callable[[str], T]) -> Callable[[str], tuple[T, ...]]:
+    """Return what reads some that are separated by commas."""
 
+    def listed(text: str) -> tuple[T, ...]:
+        return tuple(map(kind, text.split(",")))
 
-def _reals(text: str) -> tuple[float, ...]:
-    return tuple(map(float, text.split(",")))
-
-
-def _sizes(text: str) -> tuple[Size, ...]:
-    return tuple(map(Size.of, text.split(",")))
+    return listed
 
 
 def planned(options: argparse.Namespace) -> list[Run]:
@@ -167,6 +178,7 @@ def prepare(options: argparse.Namespace) -> Work:
         euler_steps=options.euler_steps,
         heun_steps=options.heun_steps,
         masked_noises=options.masked_noise,
+        confidence_noise=options.confidence_noise,
     )
     is_limited = options.limit is not None
     train = Source(options.frames, "train", count, is_limited)
@@ -204,9 +216,8 @@ def write(work: Work, options: argparse.Namespace) -> None:
 def command(options: argparse.Namespace, budget: Budget) -> str:
     """Return the command that makes the page, as the page says it."""
     frames, valid_frames = Path(options.frames).name, Path(options.valid_frames).name
-    numbers = {
-        name: getattr(budget, name) for name in ("pictures", "epochs", "tokenizer_epochs", "samples", "top_p", "masks")
-    }
+    counts = ("pictures", "epochs", "tokenizer_epochs", "samples", "top_p", "masks", "confidence_noise")
+    numbers = {name: getattr(budget, name) for name in counts}
     names = ("sizes", "bits", "masked_steps", "masked_noise", "euler_steps", "heun_steps")
     lists = {name: getattr(options, name) for name in names}
     words = [f"--{name.replace('_', '-')} {value}" for name, value in numbers.items()]

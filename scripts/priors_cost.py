@@ -86,7 +86,7 @@ def seconds(run: Run, budget: Budget, rounds: int) -> float:
     return sum(
         painting_seconds(prior, way, budget, count, on_torch=True) * (count_rounds + 1)
         for prior in run.priors
-        for way in budget.ways(prior.family)
+        for way in budget.timed_ways(prior.family)
         for count, count_rounds in ((1, 3 * rounds), (64, rounds))
     )
 

@@ -125,7 +125,7 @@ def paint_and_judge(
     ways = {}
     for way in budget.ways(run.prior.family):
         print(f"painting {budget.samples:,} pictures by {run.prior.name} {way.label}", flush=True)
-        settings = way.sampling(run.prior.family, budget.top_p)
+        settings = budget.sampling(run.prior.family, way)
         frames = model.sample(budget.samples, seed=0, settings=settings)
         keep(way, frames)
         ways[way.key] = judge(frames)
@@ -151,7 +151,7 @@ def sides_of(priors: Sequence[PriorRun], budget: Budget) -> list[Side]:
     return [
         Side(prior, way, backend)
         for prior in priors
-        for way in budget.ways(prior.family)
+        for way in budget.timed_ways(prior.family)
         for backend in backends[FAMILIES[prior.family].has_engine and engine_missing() is None]
     ]
 
@@ -174,7 +174,7 @@ def measure_times(
 
 def _painting(side: Side, prior: Prior, budget: Budget, count: int) -> Callable[[], object]:
     painter = Painter(prior.eval(), side.backend)
-    settings = side.way.sampling(side.prior.family, budget.top_p)
+    settings = budget.sampling(side.prior.family, side.way)
     firsts = itertools.count(step=count)
 
     def paint(firsts: Iterator[int]) -> torch.Tensor:

@@ -32,8 +32,6 @@ from scaling_plan import Size
 from scaling_study import rounded
 from trainings import Figures, filled, machine, made_on
 
-from bisquit.sampling import SamplingConfig
-
 
 class Column(NamedTuple):
     """A column of a table: its title, and a cell of a row, "" for what is not known."""
@@ -199,9 +197,9 @@ def _measured_said(budget: Budget) -> str:
         f"many (≤), the mean over orders, estimated by {budget.masks} masks of each frame, for tokens painted one by "
         "one at random: painted in rounds, tokens of a round are taken as independent, of which this says nothing. A "
         "flow tells none (–). Rounds keep what is surest, with noise in confidences that fades: "
-        f"{SamplingConfig().confidence_noise:g}, where a row names no other. Seconds are medians in alternation, for "
-        "one picture and for a batch of 64, on PyTorch's path for all and by the engine where it runs a family. A "
-        "flow's pictures go through the network one by one."
+        f"{budget.confidence_noise:g}, where a row names no other; it changes no time. Seconds are medians "
+        "in alternation, for one picture and for a batch of 64, on PyTorch's path for all and by the engine where it "
+        "runs a family. A flow's pictures go through the network one by one."
     )
 
 

@@ -81,18 +81,12 @@ class Way:
     steps: int = 0
     solver: Literal["euler", "heun"] = "euler"
     confidence_noise: float | None = None
-    """Of a masked prior's rounds, where it is not what `SamplingConfig` has."""
+    """Of a masked prior's rounds, where it is not that of the budget."""
 
     @property
     def key(self) -> str:
         """Its name among the figures of a run."""
         return self.label or "as it is"
-
-    def sampling(self, family: str, top_p: float) -> SamplingConfig:
-        """Return its settings; a family without a choice among tokens takes no top-p."""
-        top_p = top_p if FAMILIES[family].drops_tokens else 1.0
-        noise = {} if self.confidence_noise is None else {"confidence_noise": self.confidence_noise}
-        return SamplingConfig(top_p=top_p, steps=self.steps, solver=self.solver, **noise)
 
 
 @dataclass(frozen=True)
@@ -216,6 +210,8 @@ class Budget:
     heun_steps: tuple[int, ...]
     masked_noises: tuple[float, ...] = ()
     """With which the middle number of rounds is tried too."""
+    confidence_noise: float = SamplingConfig().confidence_noise
+    """Of all other rounds of the masked family."""
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -243,10 +239,20 @@ class Budget:
             return euler + tuple(Way(f"{steps} steps, Heun", steps, "heun") for steps in self.heun_steps)
         return (Way(),)
 
+    def timed_ways(self, family: str) -> list[Way]:
+        """Return those ways that do not take as long as another of them: the noise of rounds changes no time."""
+        return [way for way in self.ways(family) if way.confidence_noise is None]
+
     def usual_way(self, family: str) -> Way:
         """Return the way that stands for a family where one must: the middle one."""
-        ways = [way for way in self.ways(family) if way.confidence_noise is None]
+        ways = self.timed_ways(family)
         return ways[len(ways) // 2]
+
+    def sampling(self, family: str, way: Way) -> SamplingConfig:
+        """Return how a family's priors sample in one of its ways; one without a choice among tokens takes no top-p."""
+        noise = self.confidence_noise if way.confidence_noise is None else way.confidence_noise
+        top_p = self.top_p if FAMILIES[family].drops_tokens else 1.0
+        return SamplingConfig(top_p=top_p, steps=way.steps, solver=way.solver, confidence_noise=noise)
 
     def passes(self, family: str, way: Way) -> int:
         """Return how often a picture goes through the network."""

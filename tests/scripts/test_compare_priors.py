@@ -143,8 +143,10 @@ def test_passes_are_those_of_each_family() -> None:
     }
     usual, tried = BUDGET.usual_way("masked"), BUDGET.ways("masked")[-1]
     assert (usual.steps, tried.steps, tried.label) == (16, 16, "16 rounds, noise 4.5")
-    assert usual.sampling("masked", 0.9) == SamplingConfig(top_p=0.9, steps=16)
-    assert tried.sampling("masked", 0.9) == SamplingConfig(top_p=0.9, steps=16, confidence_noise=4.5)
+    assert BUDGET.sampling("masked", usual) == SamplingConfig(top_p=0.95, steps=16)
+    assert BUDGET.sampling("masked", tried) == SamplingConfig(top_p=0.95, steps=16, confidence_noise=4.5)
+    assert tried not in BUDGET.timed_ways("masked")
+    assert BUDGET.sampling("flow", BUDGET.usual_way("flow")).top_p == 1
     assert BUDGET.scales("pyramid") == (1, 6, 24, 150, 600)
 
 
@@ -320,7 +322,8 @@ def test_a_round_goes_from_frames_to_the_page_once(
     data = json.loads(last_line)
     rows = {(row["prior"], row["way"]): row for row in data["priors"]}
     assert len(rows) == 11
-    assert [name for name, row in rows.items() if row["frechet"] is None or row["seconds_64"] is None] == []
+    assert [name for name, row in rows.items() if row["frechet"] is None] == []
+    assert [name for name, row in rows.items() if row["seconds_64"] is None] == [("masked", "2 rounds, noise 3")]
     assert all(row["bits"] > 0 or row["prior"].startswith("flow") for row in rows.values() if row["bits"] is not None)
     assert rows["flow", "2 steps, Euler"]["bits"] is None
     assert math.isfinite(rows["masked", "2 rounds"]["bits"])
