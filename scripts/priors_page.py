@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from priors_plan import (
     FAMILIES,
+    GROWN_RATES,
     HEAD_BITS,
     PRESET,
     Budget,
@@ -283,7 +284,12 @@ def _sheets_part(figures: Figures, sizes: Sequence[Size]) -> str:
 
 
 def _codebooks_part(figures: Figures, budget: Budget, size: Size, bits: Sequence[int]) -> str:
-    begun = f" All begin with what fits of the tokenizer of `{budget.start}`." if budget.start else ""
+    begun = (
+        f" All begin with what fits of the tokenizer of `{budget.start}`; those that grow from it, of its kind but of "
+        f"more bits, learn at {GROWN_RATES:g} of the preset's rates."
+        if budget.start
+        else ""
+    )
     tokenizers = (
         f"The preset `{PRESET}`'s tokenizer with other quantizers, trained for {budget.tokenizer_epochs} epochs of "
         f"{budget.frames:,} frames.{begun} Bits by counts are those of a left-and-up count model "

@@ -25,6 +25,8 @@ from bisquit.sampling import SamplingConfig
 
 PRESET = "best"
 """Whose recipes all runs take, but for what is said of them here."""
+GROWN_RATES = 0.25
+"""Share of the recipe's rates at which a tokenizer learns that grows from one of fewer bits: little of it is new."""
 BITS = 10
 """Bits of a token where families are compared."""
 LEVELS_BITS = 30

@@ -24,7 +24,7 @@ from priors_measure import (
     paint_and_judge,
     sides_of,
 )
-from priors_plan import PRESET, Budget, Painting, PriorRun, Run, Timing, TokenizerRun, Way
+from priors_plan import GROWN_RATES, PRESET, Budget, Painting, PriorRun, Run, Timing, TokenizerRun, Way
 from scaling_plan import suited
 from trainings import FIGURES_FILE, machine, nested_rows, save_json, taken, write_frames
 
@@ -162,13 +162,23 @@ class Work:
         """Train a tokenizer, or go on with it; return the seconds of all its commands, None for one that is taken."""
         if run.name in self.budget.taken:
             return None
-        start = ("--start", self.budget.start) if self.budget.start else ()
         return self._train(
             "tokenizer",
             run,
-            *("--preset", PRESET, *run.flags, *start, "--epochs", str(self.budget.tokenizer_epochs)),
+            *("--preset", PRESET, *run.flags, *self._start(run), "--epochs", str(self.budget.tokenizer_epochs)),
             *("--frames", self.train.name(self.runs), "--valid-frames", self.valid.name(self.runs)),
         )
+
+    def _start(self, run: TokenizerRun) -> list[str]:
+        """Return what a tokenizer begins with, and its rates if it grows from that."""
+        if not self.budget.start:
+            return []
+        flags, first = ["--start", self.budget.start], load(self.budget.start).tokenizer
+        if run.quantizer == first.config.quantizer.kind and run.bits > first.bits:
+            recipe = get_preset(PRESET).tokenizer.training
+            for name in ("learning_rate", "muon_learning_rate"):
+                flags += [f"--{name.replace('_', '-')}", f"{GROWN_RATES * getattr(recipe, name):g}"]
+        return flags
 
     def _train_prior(self, run: PriorRun) -> float | None:
         """Train a prior on the tokens of its tokenizer, likewise."""

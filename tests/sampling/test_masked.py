@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from bisquit.errors import ConfigError, ModelError, ShapeError, TokenError
 from bisquit.priors import MaskedConfig, MaskedPrior
 from bisquit.sampling import DOUBT, SamplingConfig, guided, masked, sample_masked
-from bisquit.sampling.masked import STEPS, RoundNoise, draw_noise, keep_surest, kept_in_rounds
+from bisquit.sampling.masked import STEPS, RoundNoise, keep_surest, kept_in_rounds
 from bisquit.sampling.races import race
 from bisquit.transformer import TransformerConfig
 
@@ -312,15 +312,19 @@ def test_a_token_each_round_in_an_order_at_random_has_the_likelihood_that_the_lo
 # What is kept.
 
 
-def noise_of(tokens: Tensor, confidence: Tensor) -> RoundNoise:
-    """The noise of a round in which all places are masked, from that of its races and of its confidences."""
-    uniform = tokens.double().neg().exp().neg().exp()  # of which Gumbel noise is made
-    return RoundNoise(uniform, torch.arange(len(tokens)), confidence.double())
+class ToldNoise(NamedTuple):
+    """What stands for a `RoundNoise`: float64 noise of all races (N, codebook), and of confidences (N,)."""
+
+    races: Tensor
+    confidence: Tensor
+
+    def of_races(self, which: Tensor) -> Tensor:
+        return self.races[which]
 
 
-def still(places: int, codebook_size: int) -> RoundNoise:
+def still(places: int, codebook_size: int) -> ToldNoise:
     """No noise."""
-    return noise_of(torch.zeros(places, codebook_size), torch.zeros(places))
+    return ToldNoise(torch.zeros(places, codebook_size, dtype=torch.float64), torch.zeros(places, dtype=torch.float64))
 
 
 def test_the_surest_are_kept():
@@ -332,8 +336,8 @@ def test_the_surest_are_kept():
 
 
 def test_how_sure_a_token_is_is_its_own_chance_and_not_the_likeliest_ones():
-    logits = torch.tensor([[5.0, 0.0], [0.0, 0.4]])
-    noise = noise_of(torch.tensor([[0.0, 9.0], [0.0, 0.0]]), torch.zeros(2))  # the unlikely one wins
+    logits, noise = torch.tensor([[5.0, 0.0], [0.0, 0.4]]), still(2, 2)
+    noise.races[0, 1] = 9  # the unlikely one wins
     kept = keep_surest(logits, noise, 1, SamplingConfig(), DOUBT)
     assert (kept.places.tolist(), kept.tokens.tolist()) == ([1], [1])
 
@@ -362,9 +366,8 @@ def test_a_round_is_in_doubt_where_last_digits_could_change_it(logits: list[list
 
 
 def test_a_narrow_race_is_in_doubt_where_its_other_token_would_be_kept():
-    logits = torch.tensor([[4.0, 0.0], [0.0, 1.0]])
-    ahead = torch.tensor([[0.0, 4 + 1e-5], [0.0, 0.0]], dtype=torch.float64)
-    noise = noise_of(ahead, torch.zeros(2))  # the unlikely token of the first place is ahead, and would not be kept
+    logits, noise = torch.tensor([[4.0, 0.0], [0.0, 1.0]]), still(2, 2)
+    noise.races[0, 1] = 4 + 1e-5  # the unlikely token of the first place is just ahead, and would not be kept
     kept = keep_surest(logits, noise, 1, SamplingConfig(), DOUBT)
     assert kept.places.tolist() == [1]
     assert kept.in_doubt
@@ -394,7 +397,7 @@ def test_what_is_in_no_doubt_is_the_same_for_logits_a_little_off(
     level, jitter, off = torch.tensor(places, dtype=torch.float64).permute(2, 0, 1)
     logits, count = 0.5 * level + 1e-5 * jitter, min(count, len(places))
     uniform = torch.rand(len(places), 4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    noise = noise_of((2 * uniform[:, 1:]).round(), (2 * uniform[:, 0]).round())  # so that ties are many
+    noise = ToldNoise((2 * uniform[:, 1:]).round(), (2 * uniform[:, 0]).round())  # so that ties are many
     here, there = (keep_surest(x, noise, count, config, DOUBT) for x in (logits, logits + 1e-5 * off))
     if not here.in_doubt:
         assert dict(zip(here.places.tolist(), here.tokens.tolist(), strict=True)) == dict(
@@ -406,7 +409,7 @@ def test_what_is_in_no_doubt_is_the_same_for_logits_a_little_off(
 def test_places_that_have_no_race_would_not_be_kept(places: int, count: int, confidence_noise: float, seed: int):
     generator = torch.Generator().manual_seed(seed)
     logits, count = 3 * torch.randn(places, 6, generator=generator), min(count, places)
-    noise = draw_noise(generator, torch.ones(places, dtype=torch.bool), 6, confidence_noise)
+    noise = RoundNoise(seed, torch.ones(places, dtype=torch.bool), 6, confidence_noise)
     kept = keep_surest(logits, noise, count, SamplingConfig(top_p=0.9), DOUBT)
     every = race(logits, noise.of_races(torch.arange(places)), SamplingConfig(top_p=0.9), DOUBT).tokens
     sure = logits.double().log_softmax(dim=1).gather(1, every.unsqueeze(1))[:, 0] + noise.confidence
@@ -418,25 +421,36 @@ def test_few_places_have_a_race_where_few_are_kept(monkeypatch: pytest.MonkeyPat
     raced = []
     monkeypatch.setattr(masked, "race", lambda logits, *rest: raced.append(len(logits)) or race(logits, *rest))
     generator = torch.Generator().manual_seed(0)
-    noise = draw_noise(generator, torch.ones(600, dtype=torch.bool), 16, 15.0)
+    noise = RoundNoise(0, torch.ones(600, dtype=torch.bool), 16, 15.0)
     keep_surest(torch.randn(600, 16, generator=generator), noise, 10, SamplingConfig(), DOUBT)
     assert 10 <= sum(raced) < 40
 
 
-def test_noise_is_drawn_for_all_places_whatever_is_known():
+def test_noise_of_a_place_is_the_same_whatever_is_known_or_raced_before():
     every, one = torch.ones(3, dtype=torch.bool), torch.tensor([False, True, False])
-    ours, others = torch.Generator().manual_seed(3), torch.Generator().manual_seed(3)
-    some, all_of_it = draw_noise(ours, one, 4, 2.0), draw_noise(others, every, 4, 2.0)
-    assert torch.equal(some.of_races(torch.tensor([0])), all_of_it.of_races(torch.tensor([1])))
+    all_of_it, some = RoundNoise(7, every, 4, 2.0), RoundNoise(7, one, 4, 2.0)
+    first, last = all_of_it.of_races(torch.tensor([1])), all_of_it.of_races(torch.tensor([2, 0, 1]))
+    assert torch.equal(first, last[2:])
+    assert torch.equal(some.of_races(torch.tensor([0])), first)
     assert torch.equal(some.confidence, all_of_it.confidence[1:2])
-    assert torch.equal(draw_noise(ours, every, 4, 2.0).uniform, draw_noise(others, every, 4, 2.0).uniform)
+
+
+def test_noise_differs_from_place_to_place_and_from_round_to_round():
+    places = torch.ones(3, dtype=torch.bool)
+    drawn = [RoundNoise(seed, places, 4, 1.0).of_races(torch.arange(3)) for seed in (1, 2)]
+    assert torch.cat(drawn).unique().numel() == 2 * 3 * 4
+
+
+def test_noise_of_races_is_gumbels():
+    noise = RoundNoise(0, torch.ones(20, dtype=torch.bool), 1024, 0.0).of_races(torch.arange(20)).flatten()
+    assert float(noise.mean()) == pytest.approx(0.5772, abs=0.03)  # Euler's constant, and pi**2 / 6: of 20,480
+    assert float(noise.var()) == pytest.approx(math.pi**2 / 6, abs=0.1)
 
 
 def test_confidence_noise_is_scaled_and_that_of_races_is_not():
-    mask = torch.ones(5, dtype=torch.bool)
-    one, two = (draw_noise(torch.Generator().manual_seed(3), mask, 4, scale) for scale in (1.0, 2.0))
+    one, two = (RoundNoise(3, torch.ones(5, dtype=torch.bool), 4, scale) for scale in (1.0, 2.0))
     assert torch.equal(two.confidence, 2 * one.confidence)
-    assert torch.equal(two.uniform, one.uniform)
+    assert torch.equal(two.of_races(torch.arange(5)), one.of_races(torch.arange(5)))
 
 
 # Settings.
@@ -461,7 +475,7 @@ def test_at_temperature_zero_without_noise_all_pictures_are_the_likeliest(passes
         {"top_p": 0.5},
         {"min_p": 0.5},
         {"confidence_noise": 0.0},
-        {"confidence_noise": 50.0},
+        {"confidence_noise": 1.0},
         {"guidance": 3.0},
         {"guidance": 3.0, "guidance_schedule": "linear"},
     ],

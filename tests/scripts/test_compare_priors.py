@@ -7,6 +7,7 @@ import json
 import math
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +16,21 @@ import priors_plan
 import pytest
 import scaling_plan
 import torch
+import trainings
 from PIL import Image
 from priors_cost import flops, flops_a_picture, products, seconds
 from priors_page import page, summary
 from priors_plan import FAMILIES, PARTS, Budget, Painting, PriorRun, Timing, TokenizerRun, heads, plan
 from priors_plot import plot
 from priors_rows import bars, head_rows, prior_rows
+from priors_work import Source, Work
 from scaling_plan import Size
 from tests.scripts.noise import write_parquet
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from bisquit.checkpoint import save_features
+from bisquit.errors import BisquitError
 from bisquit.features import FeatureNetwork, FeatureNetworkConfig
 from bisquit.priors import FlowConfig, FlowPrior, MaskedConfig, MaskedPrior, PartsConfig, PartsPrior, Prior
 from bisquit.sampling import SamplingConfig
@@ -261,6 +265,29 @@ def test_figure_is_drawn_of_what_there_is(tmp_path: Path) -> None:
         with Image.open(tmp_path / f"{name}.png") as picture:
             assert picture.height > 300
     assert not (tmp_path / "none.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("run", "start", "has_lower_rates"),
+    [
+        (TokenizerRun("bsq", 16), "best", True),
+        (TokenizerRun("bsq", 10), "best", False),  # nothing of it is new
+        (TokenizerRun("fsq", 16), "best", False),  # another kind: what decides on its tokens is all new
+        (TokenizerRun("bsq", 16), "", False),
+    ],
+)
+def test_a_tokenizer_that_grows_from_the_one_it_begins_with_learns_more_slowly(
+    run: TokenizerRun, start: str, has_lower_rates: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(trainings, "train", lambda stage, folder, *flags: said.extend(map(str, flags)) or math.nan)
+    frames = Source("frames.parquet", "train", 8, is_limited=False)
+    work = Work(replace(BUDGET, start=start), frames, frames, tmp_path, tmp_path, None, 1)
+    with pytest.raises(BisquitError):  # nothing was trained that could be measured
+        work.finish(run)
+    assert ("--start" in said) == bool(start)
+    lower = [said[said.index(name) + 1] for name in ("--learning-rate", "--muon-learning-rate") if name in said]
+    assert lower == (["0.0005", "0.001"] if has_lower_rates else [])
 
 
 @pytest.fixture

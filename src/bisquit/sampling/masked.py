@@ -7,11 +7,12 @@ logarithm of its chance plus noise that fades from round to round; how many are 
 most in the last rounds, when all that is known tells of them. Chang et al. 2022, arXiv:2202.04200, section 3.2.
 Their code has less noise, 4.5 for our 15, by which pictures here are farther from real ones: docs/compare-priors.md.
 
-Most places have no race: one is run only where the likeliest token would be sure enough, with that round's noise.
+Most places have no race in a round: one is run only where the likeliest token would be sure enough to be kept.
 
-As in all races, the noise is made of the seed and the picture's number alone, drawn for all places of every round
-whatever is known, and what hangs on less than a doubt is decided again in float64: tokens that win narrowly, and the
-cut between the last place that is kept and the first that is not. It then takes the whole round of that picture, alone.
+As in all races, the noise is made of the seed and the picture's number alone, for each place of every round by itself,
+whatever is known or has no race, and what hangs on less than a doubt is decided again in float64: tokens that win
+narrowly, and the cut between the last place that is kept and the first that is not. It then takes the whole round of
+that picture, alone.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from bisquit.sampling.guidance import guided, guided_doubt, nowhere_to_lead
 from bisquit.sampling.races import DOUBT, Seeds, all_finite, gumbel, picture_seeds, race, require_finite
 from bisquit.sampling.sequential import OnToken, check_given
 from bisquit.sampling.settings import SamplingConfig
+from bisquit.seeds import derive_seed
 
 STEPS = 16  # rounds, unless settings say how many; of fewer tokens, one each
 
@@ -63,7 +65,7 @@ def sample_masked(
         prior.check_condition(condition, batch)
     elif settings.guidance != 1:
         raise nowhere_to_lead(settings)
-    generators = [torch.Generator().manual_seed(own) for own in picture_seeds(seed, numbers)]
+    seeds = picture_seeds(seed, numbers)
     tokens, known = given.clamp_min(0).contiguous(), (given >= 0).contiguous()
     steps = settings.steps or min(STEPS, length)
     counts = [kept_in_rounds(masked, steps) for masked in (~known).flatten(1).sum(dim=1).tolist()]
@@ -78,7 +80,7 @@ def sample_masked(
         logits = _logits(prior, tokens, known, condition, leading)
         for i in [i for i in range(batch) if counts[i][step]]:
             masked = (~known[i]).flatten()
-            noise = draw_noise(generators[i], masked, prior.codebook_size, confidence_noise)
+            noise = RoundNoise(derive_seed(seeds[i], "round", step), masked, prior.codebook_size, confidence_noise)
             kept = keep_surest(logits[i, masked], noise, counts[i][step], settings, doubt)
             if kept.in_doubt:
                 exact, one = exact or prior.exact(), slice(i, i + 1)
@@ -116,28 +118,26 @@ def _logits(prior: MaskedPrior, tokens: Tensor, known: Tensor, condition: Tensor
     return logits if scale is None else guided(logits, scale)
 
 
-class RoundNoise(NamedTuple):
-    """The noise of one picture's round, at its N masked places."""
+class RoundNoise:
+    """The noise of one picture's round, at its N masked places; that of a race is drawn when it is run."""
 
-    uniform: Tensor
-    """(h w, codebook) float64 in (0, 1), of which the noise of races is made, at all places."""
-    masked: Tensor
-    """(N,) int64, which of them are masked."""
     confidence: Tensor
     """(N,) float64, what is added to confidences."""
 
+    def __init__(self, seed: int, masked: Tensor, codebook_size: int, confidence_noise: float) -> None:
+        """seed: of this round of this picture. masked: bool (h w,). confidence_noise: how large confidences' is."""
+        self._seed, self._codebook_size = seed, codebook_size
+        self._places = masked.nonzero().flatten()
+        self._generator = torch.Generator().manual_seed(seed)
+        uniform = torch.rand(len(masked), generator=self._generator, dtype=torch.float64)
+        self.confidence = confidence_noise * gumbel(uniform[masked])
+
     def of_races(self, which: Tensor) -> Tensor:
         """Return the Gumbel noise of races at some of the masked places, int64 (n,): float64 (n, codebook)."""
-        return gumbel(self.uniform[self.masked[which]])
-
-
-def draw_noise(generator: torch.Generator, masked: Tensor, codebook_size: int, confidence_noise: float) -> RoundNoise:
-    """Draw the noise of a picture's round for all places, of which some are masked, bool (h w,).
-
-    confidence_noise: by how much Gumbel noise is multiplied that is added to confidences.
-    """
-    uniform = torch.rand(len(masked), codebook_size + 1, generator=generator, dtype=torch.float64)
-    return RoundNoise(uniform[:, 1:], masked.nonzero().flatten(), confidence_noise * gumbel(uniform[masked, 0]))
+        uniform = torch.empty(len(which), self._codebook_size, dtype=torch.float64)
+        for row, place in zip(uniform, self._places[which].tolist(), strict=True):
+            row.uniform_(generator=self._generator.manual_seed(derive_seed(self._seed, "race", place)))
+        return gumbel(uniform)
 
 
 class Kept(NamedTuple):
@@ -170,7 +170,7 @@ def keep_surest(logits: Tensor, noise: RoundNoise, count: int, settings: Samplin
         confidence[which] = logits[which, outcome.tokens] + offset[which]
         return confidence.topk(count).values[-1]
 
-    first = most.topk(min(2 * count, len(most))).indices
+    first = most.topk(min(count + count // 2 + 1, len(most))).indices  # few others are left
     least = run_races(first)
     others = (most > least - 2 * doubt) & (confidence == -torch.inf)
     least = run_races(others.nonzero().flatten())
