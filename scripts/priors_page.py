@@ -310,11 +310,27 @@ def _codebooks_part(figures: Figures, budget: Budget, size: Size, bits: Sequence
 
 {table(TOKENIZER_COLUMNS, rows, "psnr_db")}
 
+{filled(_more_bits_said(figures, budget, bits))}
+
 ### Heads
 
 {filled(heads)}
 
 {table(HEAD_COLUMNS, head_rows(figures, size, bits), "bits")}"""
+
+
+def _more_bits_said(figures: Figures, budget: Budget, bits: Sequence[int]) -> str:
+    """Say what bits give, and how far tokenizers are alike but for them."""
+    by_bits = {count: tokenizer_row(figures, TokenizerRun("bsq", count))["psnr_db"] for count in bits}
+    known = {count: found for count, found in by_bits.items() if found is not None}
+    said = "What bits give where all learn from scratch, and as long, is in [tokenizers](tokenizers.md)."
+    if len(known) < 2:
+        return said
+    few, most = min(known), max(known)
+    told = f"{most} bits come back {known[most] - known[few]:+.2f} dB beside {few}"
+    if TokenizerRun("bsq", few).name in budget.taken:
+        told += f", of a finished tokenizer; new bits have seen the frames {_times(budget.tokenizer_epochs)}"
+    return f"{told}. {said}"
 
 
 def summary(figures: Figures, budget: Budget, sizes: Sequence[Size], bits: Sequence[int]) -> dict[str, Any]:

@@ -233,6 +233,7 @@ def test_page_shows_rows_bounds_and_what_is_missing() -> None:
     assert "over 10 numbers a place of 8 levels each, in place of continuous latents: frames come back" in flowing
     assert "nearer to real frames than raster (3.00) are: masked, 8 rounds (-0.90)" in flowing
     assert "any-order (+0.10, within the intervals)" in flowing
+    assert "16 bits come back +1.80 dB beside 10. What bits give" in flowing
     assert "| 12 | independent bits | 2,620 ± 20 | +4.8% | 3,000 |" in text
     assert "![New frames of flow](images/compare-priors-flow-256x6x4-10-bits.jpg)" in text
     assert max(map(len, [line for line in text.splitlines() if not line.startswith("|")])) <= 120
