@@ -26,8 +26,8 @@ ENGINE_FLOPS_PER_S, TORCH_FLOPS_PER_S = 40e9, 75e9
 """Of painting, on two cores."""
 PASS_S, RACE_S = 0.0025, 0.00017
 """What a pass and the race for a token cost beside the products, on PyTorch's path."""
-STILL_MASKED = 0.64
-"""Share of the tokens that is still masked in the mean round."""
+MASKED_RACES = 1.7
+"""Races for each token that a masked prior paints, in all of its rounds."""
 
 
 def products(run: PriorRun, budget: Budget) -> float:
@@ -99,5 +99,5 @@ def painting_seconds(run: PriorRun, way: Way, budget: Budget, pictures: int, on_
     if FAMILIES[run.family].has_engine and not on_torch:
         return work / ENGINE_FLOPS_PER_S
     calls = passes * (pictures if run.kind == "flow" else 1)  # whose pictures go one by one
-    races = {"flow": 0.0, "masked": STILL_MASKED * passes}.get(run.kind, run.parts if run.kind == "parts" else 1)
+    races = {"flow": 0.0, "masked": MASKED_RACES}.get(run.kind, run.parts if run.kind == "parts" else 1)
     return work / TORCH_FLOPS_PER_S + calls * PASS_S + races * tokens * pictures * RACE_S

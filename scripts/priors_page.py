@@ -198,7 +198,7 @@ def _measured_said(budget: Budget) -> str:
         f"many (≤), the mean over orders, estimated by {budget.masks} masks of each frame, for tokens painted one by "
         "one at random: painted in rounds, tokens of a round are taken as independent, of which this says nothing. A "
         "flow tells none (–). Rounds keep what is surest, with noise in confidences that fades: "
-        f"{budget.confidence_noise:g}, where a row names no other; it changes no time. Seconds are medians "
+        f"{budget.confidence_noise:g}, where a row names no other, of which seconds hardly depend. Seconds are medians "
         "in alternation, for one picture and for a batch of 64, on PyTorch's path for all and by the engine where it "
         "runs a family. A flow's pictures go through the network one by one."
     )

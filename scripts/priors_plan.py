@@ -214,6 +214,8 @@ class Budget:
     """With which the middle number of rounds is tried too."""
     confidence_noise: float = SamplingConfig().confidence_noise
     """Of all other rounds of the masked family."""
+    judge: str = ""
+    """Fingerprint of the network that judges new frames, "" for the one that ships."""
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -242,7 +244,7 @@ class Budget:
         return (Way(),)
 
     def timed_ways(self, family: str) -> list[Way]:
-        """Return those ways that do not take as long as another of them: the noise of rounds changes no time."""
+        """Return those ways that do not take as long as another of them: the noise of rounds hardly tells."""
         return [way for way in self.ways(family) if way.confidence_noise is None]
 
     def usual_way(self, family: str) -> Way:

@@ -162,7 +162,7 @@ def bars(figures: Figures, budget: Budget, sizes: Sequence[Size], bits: Sequence
         Bar(
             f"in two parts a frame takes at most {MORE_BITS:.0%} more bits than by one softmax, at 10 and 12 bits",
             ", ".join(f"{count} bits: {more:+.1%}" for count, more in asked.items() if more is not None),
-            None if None in asked.values() else all(more <= MORE_BITS for more in asked.values() if more is not None),
+            _all_met([None if more is None else more <= MORE_BITS for more in asked.values()]),
         ),
     ]
 
@@ -176,7 +176,12 @@ def _times_bar(asked: str, rows: Sequence[Row], measure: str, wanted: float = FE
             found.append(others / own if own and others else None)
             if found[-1] is not None:
                 said.append(f"{name_of(row)} at {row['size']}: {found[-1]:,.1f} times")
-    return Bar(asked, "; ".join(said), None if None in found else all(times >= wanted for times in found if times))
+    return Bar(asked, "; ".join(said), _all_met([None if times is None else times >= wanted for times in found]))
+
+
+def _all_met(each: Sequence[bool | None]) -> bool | None:
+    """Return whether all are met: one that is not is enough to tell, and None of those that are not known yet."""
+    return False if False in each else None if None in each else True
 
 
 def _frechet_bar(rows: Sequence[Row]) -> Bar:

@@ -102,13 +102,16 @@ class Work:
         return Judge(network, self.valid_frames)
 
     def is_done(self, run: Run) -> bool:
-        """Whether a run is measured; of times, whether all are there whose models lie here."""
+        """Whether a run is measured; of times, whether all are there whose models lie here.
+
+        Times of models that do not lie here are not thrown away to time some others: one machine is to have made all.
+        """
         path = self.folder(run) / FIGURES_FILE
         if not isinstance(run, Timing):
             return path.exists()
-        here = [prior for prior in run.priors if self._has_model(prior)]
-        known = json.loads(path.read_text())["times"] if path.exists() else {}
-        return {side.name for side in sides_of(here, self.budget)} <= set(known)
+        here = {side.name for side in sides_of([p for p in run.priors if self._has_model(p)], self.budget)}
+        known = set(json.loads(path.read_text())["times"]) if path.exists() else set()
+        return here <= known or not known <= here
 
     def finish(self, run: Run) -> None:
         """Do a run, or go on with it, and keep its figures."""

@@ -87,9 +87,10 @@ CONFIGS = {
     for config_class in PRIORS
     for name, config in VARIANTS.get(config_class, {config_class.__name__: config_class()}).items()
 }
-GROWING = {
+WITH_TABLES = {
     name: config for name, config in CONFIGS.items() if issubclass(PRIORS[type(config)], (CausalPrior, MaskedPrior))
 }
+PYRAMIDAL = {name: config for name, config in CONFIGS.items() if isinstance(config, PyramidConfig)}
 SEQUENTIAL = {name: config for name, config in CONFIGS.items() if issubclass(PRIORS[type(config)], SequentialPrior)}
 WITH_LOGITS = {name: config for name, config in CONFIGS.items() if not isinstance(config, FlowConfig)}
 GRIDS = [(1, 1), (2, 3), (5, 1), (1, 4)]
@@ -101,7 +102,10 @@ every_told_prior = pytest.mark.parametrize("config", TOLD.values(), ids=TOLD)
 every_told_sequential_prior = pytest.mark.parametrize("config", TOLD_SEQUENTIAL.values(), ids=TOLD_SEQUENTIAL)
 every_prior = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 every_sequential_prior = pytest.mark.parametrize("config", SEQUENTIAL.values(), ids=SEQUENTIAL)
-every_growing_prior = pytest.mark.parametrize("config", GROWING.values(), ids=GROWING)
+every_prior_with_tables = pytest.mark.parametrize("config", WITH_TABLES.values(), ids=WITH_TABLES)
+every_prior_that_grows = pytest.mark.parametrize(
+    "config", [*WITH_TABLES.values(), *PYRAMIDAL.values()], ids=[*WITH_TABLES, *PYRAMIDAL]
+)
 every_prior_with_logits = pytest.mark.parametrize("config", WITH_LOGITS.values(), ids=WITH_LOGITS)
 every_grid = pytest.mark.parametrize("grid", GRIDS, ids=str)
 
@@ -260,6 +264,18 @@ def test_each_picture_hears_its_own_condition(config: PriorConfig):
     assert (told[2] != other[2]).any(dim=1).all()
 
 
+@every_sequential_prior
+def test_a_step_is_given_the_outcome_of_the_one_before_and_the_first_nothing(config: PriorConfig):
+    prior = sequential(config)
+    with pytest.raises(ShapeError, match="step 0"):
+        prior.next_logits(prior.start(2), torch.tensor([0, 1]))
+    for wrong in (None, torch.tensor([0])):
+        state = prior.start(2)
+        prior.next_logits(state, None)
+        with pytest.raises(ShapeError, match="step 1"):
+            prior.next_logits(state, wrong)
+
+
 @every_told_sequential_prior
 def test_cached_logits_of_told_pictures_equal_those_of_a_full_pass(config: PriorConfig):
     prior, tokens = sequential(config), random_tokens(3, 3, (2, 3))
@@ -395,7 +411,7 @@ def test_token_nats_and_their_gradient_are_those_of_cross_entropy(rows: int):
     torch.testing.assert_close(ours.grad, theirs.grad)
 
 
-@every_growing_prior
+@every_prior_that_grows
 def test_a_prior_grows_from_one_over_tokens_of_fewer_bits(config: PriorConfig):
     small, grown = rough(config, bits=2), rough(config, bits=4)
     weights = {
@@ -409,7 +425,7 @@ def test_a_prior_grows_from_one_over_tokens_of_fewer_bits(config: PriorConfig):
     torch.testing.assert_close(found, wanted[..., torch.arange(16) % 4] - math.log(4))
 
 
-@every_growing_prior
+@every_prior_with_tables
 def test_a_prior_that_starts_from_bits_has_tokens_of_the_same_bits_alike(config: PriorConfig):
     """What stands for a token is a sum over its bits, so that 0 and 3 add up to what 1 and 2 do."""
     prior = rough(config, bits=2)
@@ -420,7 +436,7 @@ def test_a_prior_that_starts_from_bits_has_tokens_of_the_same_bits_alike(config:
         assert not table[4:].any()
 
 
-@every_growing_prior
+@every_prior_that_grows
 def test_a_prior_grows_from_no_other(config: PriorConfig):
     prior = rough(config, bits=3)
     wider = build_prior(config.replace(transformer=TINY.replace(width=16)), 2, (2, 3))

@@ -185,6 +185,17 @@ def test_thirty_two_bits_in_groups_have_a_finite_loss():
     assert x.grad.isfinite().all()
 
 
+def test_codes_that_have_no_chance_at_all_leave_the_gradient_finite():
+    """All latents alike and sure: most codes' mean chance is below what float32 can hold."""
+    x = torch.ones(1, 10, 2, 2).requires_grad_()
+    terms = {"codebook_entropy_weight": 1.0, "entropy_temperature": 0.1, "entropy_group_bits": 10}
+    loss = plain(10, **terms)(x).loss
+    loss.backward()
+    assert loss.item() == pytest.approx(1, abs=1e-3)
+    assert x.grad is not None
+    assert x.grad.isfinite().all()
+
+
 @pytest.mark.parametrize("bits", [0, 33, -1])
 def test_numbers_of_bits_outside_of_1_to_32_are_refused(bits: int):
     with pytest.raises(ConfigError) as error:

@@ -227,6 +227,10 @@ def test_given_tokens_are_told_of_from_the_start(make_prior):
     assert all((tokens[0, 0, 1], tokens[0, 1, 2]) == (5, 7) for tokens in told)
 
 
+def test_no_pictures_are_no_tokens(make_prior):
+    assert sample(make_prior(), [], seed=0).shape == (0, 2, 3)
+
+
 @pytest.mark.parametrize(
     ("wrong", "error", "message"),
     [

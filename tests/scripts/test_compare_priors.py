@@ -19,6 +19,7 @@ import torch
 import trainings
 from PIL import Image
 from priors_cost import flops, flops_a_picture, products, seconds
+from priors_measure import sides_of
 from priors_page import page, summary
 from priors_plan import FAMILIES, PARTS, Budget, Painting, PriorRun, Timing, TokenizerRun, heads, plan
 from priors_plot import plot
@@ -28,6 +29,7 @@ from scaling_plan import Size
 from tests.scripts.noise import write_parquet
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
+from trainings import save_json
 
 from bisquit.checkpoint import save_features
 from bisquit.errors import BisquitError
@@ -220,6 +222,8 @@ def test_what_was_asked_is_judged_by_the_figures() -> None:
     assert [bar.is_met for bar in bars({}, BUDGET, SIZES, BITS)] == [True, None, None, None, None]
     some = {key: of for key, of in figures_of().items() if "12-bits" not in key[0]}
     assert bars(some, BUDGET, SIZES, BITS)[4].is_met is None
+    some["2-parts-128x4x4-10-bits", 0]["bits"] *= 1.1
+    assert bars(some, BUDGET, SIZES, BITS)[4].is_met is False  # whatever 12 bits will show
 
 
 def test_page_shows_rows_bounds_and_what_is_missing() -> None:
@@ -289,6 +293,28 @@ def test_a_tokenizer_that_grows_from_the_one_it_begins_with_learns_more_slowly(
     assert ("--start" in said) == bool(start)
     lower = [said[said.index(name) + 1] for name in ("--learning-rate", "--muon-learning-rate") if name in said]
     assert lower == (["0.0005", "0.001"] if has_lower_rates else [])
+
+
+def test_times_are_kept_where_some_of_their_models_are_elsewhere(tmp_path: Path) -> None:
+    priors = tuple(PriorRun(family, SIZES[0]) for family in ("raster", "pyramid"))
+    frames, run = Source("frames.parquet", "train", 8, is_limited=False), Timing(SIZES[0], priors)
+    work = Work(BUDGET, frames, frames, tmp_path, tmp_path, None, 1)
+    names = [side.name for side in sides_of(priors[:1], BUDGET)]
+    assert work.is_done(run)  # there is nothing that could be timed
+    lay(work, priors[0])
+    assert not work.is_done(run)
+    save_json({"times": {name: {} for name in names}}, work.folder(run) / "figures.json")
+    assert work.is_done(run)
+    lay(work, priors[1])
+    assert not work.is_done(run)
+    shutil.rmtree(work.folder(priors[0]))
+    assert work.is_done(run)  # to time the pyramid alone would lose what is known of raster
+
+
+def lay(work: Work, run: PriorRun) -> None:
+    """Have what looks like a finished model in a run's folder."""
+    (work.folder(run) / "run").mkdir(parents=True)
+    save_json({}, work.folder(run) / "figures.json")
 
 
 @pytest.fixture

@@ -90,9 +90,7 @@ class AnyOrderPrior(CausalPrior):
 
         Raises ShapeError on another grid.
         """
-        if known.dtype != torch.bool or known.ndim != 3 or tuple(known.shape[1:]) != self.grid:
-            wanted = f"bool (B, {self.grid[0]}, {self.grid[1]})"
-            raise ShapeError(f"what is known is {known.dtype} {tuple(known.shape)}: it must be {wanted}")
+        self.check_known(known, len(known))
         return self.along((~known).flatten(1).byte().argsort(dim=1, stable=True))
 
     def loss(self, tokens: Tensor, condition: Tensor | None = None) -> Tensor:

@@ -95,6 +95,12 @@ class Prior(nn.Module, ABC):
                 f"this prior's codebook ends at {self.codebook_size - 1}"
             )
 
+    def check_known(self, known: Tensor, batch: int) -> None:
+        """Raise ShapeError unless what is known is bool (batch, h, w) on this prior's grid."""
+        if known.dtype != torch.bool or tuple(known.shape) != (batch, *self.grid):
+            wanted = f"bool ({batch}, {self.grid[0]}, {self.grid[1]})"
+            raise ShapeError(f"what is known is {known.dtype} {tuple(known.shape)}: it must be {wanted}")
+
     def check_condition(self, condition: Tensor, batch: int) -> None:
         """Raise ShapeError unless a condition is (batch, condition_size)."""
         if condition.shape != (batch, self.condition_size):

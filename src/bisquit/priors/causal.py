@@ -19,7 +19,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -107,14 +107,7 @@ class CausalPrior(ConditionalPrior, SequentialPrior):
 
     def grow_from(self, other: Prior) -> bool:
         """Take from another prior, over tokens of fewer bits, what stands for them; return whether it could."""
-        if not isinstance(other, CausalPrior) or other.bits >= self.bits:
-            return False
-        if other.config.transformer.width != self.config.transformer.width:
-            return False
-        tables = [(self.embedding, other.embedding), (self.head, other.head)]
-        tables += zip(self.neighbours, other.neighbours, strict=False)  # as many as both have
-        grow_tables(tables, self.codebook_size, other.codebook_size)
-        return True
+        return isinstance(other, CausalPrior) and grow_tables(self, other)
 
     def conditioned(self, condition: Tensor, batch: int) -> Path:
         """Return the way of pictures that are to show what a condition, (batch, condition_size), says of each.
@@ -191,6 +184,7 @@ class CausalPrior(ConditionalPrior, SequentialPrior):
         step = cache.length
         if step == self.length:
             raise ShapeError(f"a picture has {self.length} tokens, and all are there")
+        self.check_last(last, step, len(tokens))
         if last is None:
             before = self.start_vector.expand(len(tokens), -1)
         else:
@@ -260,14 +254,32 @@ def draw_from_bits(tables: Iterable[Tensor], bits: int) -> None:
         table[: len(codes)] = signs @ vectors
 
 
-@torch.no_grad()
-def grow_tables(tables: Iterable[tuple[nn.Module, nn.Module]], size: int, other_size: int) -> None:
-    """Give each token of a codebook of `size` what another table has for the token of a smaller one with its low bits.
+class WithTables(Protocol):
+    """A prior that has a vector for each token in some tables, and a head over all tokens."""
 
-    tables: each of ours with the other's. Rows behind those of the tokens are taken as they are.
+    bits: int
+    embedding: nn.Embedding
+    neighbours: nn.ModuleList
+    head: nn.Linear
+
+    @property
+    def codebook_size(self) -> int: ...
+
+
+@torch.no_grad()
+def grow_tables(prior: WithTables, other: WithTables) -> bool:
+    """Give each token what another prior has for the token of fewer bits with its low ones; return whether it could.
+
+    Rows behind those of the tokens are taken as they are.
     """
+    if other.bits >= prior.bits or other.head.in_features != prior.head.in_features:
+        return False
+    size, other_size = prior.codebook_size, other.codebook_size
+    tables: list[tuple[nn.Module, nn.Module]] = [(prior.embedding, other.embedding), (prior.head, other.head)]
+    tables += zip(prior.neighbours, other.neighbours, strict=False)  # as many as both have
     for ours, theirs in tables:
         values = theirs.state_dict()
         for name, array in ours.state_dict().items():
             array[:size] = values[name][torch.arange(size, device=array.device) % other_size]
             array[size:] = values[name][other_size:]
+    return True

@@ -21,8 +21,8 @@ latent diffusion (Rombach et al. 2022, arXiv:2112.10752), kept in bounds by thei
 The network's output is the mean of x1, linear and unbounded, and the velocity is (estimate - x_t) / (1 - t). So all
 that there is to learn is to tell points from one another; a network whose output is the velocity must carry the noise
 through its width too, to subtract it (Li and He 2025, arXiv:2511.13720). The estimate has the same scale at all times,
-so that time is simply added to the input. A step to the end lands on the estimate, and the next step is told of it as a
-guess (the self-conditioning of analog bits).
+so that time is simply added to the input. The next step is told of where this one would have led, of the estimate but
+where next to no time is left, as a guess (the self-conditioning of analog bits).
 
 A condition, what a picture is to show, is a vector of numbers; a linear map of it is added to every place.
 """

@@ -21,7 +21,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bisquit.config import Settings, require
-from bisquit.errors import ShapeError
 from bisquit.priors.base import FIRST_STD, ConditionalPrior, Prior, require_condition_size, token_nats
 from bisquit.priors.causal import (
     AROUND,
@@ -92,24 +91,11 @@ class MaskedPrior(ConditionalPrior):
 
     def grow_from(self, other: Prior) -> bool:
         """Take from another prior, masked or causal, over tokens of fewer bits, what stands for them, if it fits."""
-        if not isinstance(other, MaskedPrior | CausalPrior) or other.bits >= self.bits:
-            return False
-        if other.config.transformer.width != self.config.transformer.width:
-            return False
-        tables: list[tuple[nn.Module, nn.Module]] = [(self.embedding, other.embedding), (self.head, other.head)]
-        tables += zip(self.neighbours, other.neighbours, strict=False)  # as many as both have
-        grow_tables(tables, self.codebook_size, other.codebook_size)
-        return True
+        return isinstance(other, MaskedPrior | CausalPrior) and grow_tables(self, other)
 
     def exact(self) -> MaskedPrior:
         """Return the prior that decides what is too close for float32: a copy in float64, on the CPU."""
         return copy.deepcopy(self).cpu().double()
-
-    def check_known(self, known: Tensor, batch: int) -> None:
-        """Raise ShapeError unless what is known is bool (batch, h, w) on this prior's grid."""
-        if known.dtype != torch.bool or tuple(known.shape) != (batch, *self.grid):
-            wanted = f"bool ({batch}, {self.grid[0]}, {self.grid[1]})"
-            raise ShapeError(f"what is known is {known.dtype} {tuple(known.shape)}: it must be {wanted}")
 
     def logits(self, tokens: Tensor, known: Tensor, condition: Tensor | None = None) -> Tensor:
         """Return the logits (B, h w, codebook) of each token of (B, h, w) given all that are known, in one pass.

@@ -132,6 +132,7 @@ class PartsPrior(ConditionalPrior, SequentialPrior):
 
     def next_logits(self, state: PartsState, last: Tensor | None) -> Tensor:
         """Return the logits (B, 2**part_bits) of the next part given the last, (B,) int64 or None at the first step."""
+        self.check_last(last, state.cache.length, len(state.tokens))
         if last is not None:
             state.parts.append(last)
         if state.cache.length == 0 or len(state.parts) == self.parts:

@@ -44,7 +44,7 @@ from bisquit.priors.base import (
     require_condition_size,
     token_nats,
 )
-from bisquit.priors.causal import LARGEST_SOFTMAX_BITS
+from bisquit.priors.causal import require_softmax
 from bisquit.pyramids import averaging, enlarging
 from bisquit.transformer import KeyValueCache, Transformer, TransformerConfig
 
@@ -90,8 +90,7 @@ class PyramidPrior(ConditionalPrior, SequentialPrior):
 
     def __init__(self, config: PyramidConfig, bits: int, grid: tuple[int, int]) -> None:
         super().__init__()
-        wanted = f"between 1 and {LARGEST_SOFTMAX_BITS} for one softmax over the codebook"
-        require(1 <= bits <= LARGEST_SOFTMAX_BITS, "bits", bits, wanted)
+        require_softmax(bits)
         counts = [math.prod(size) for size in config.scales]
         wanted = f"of {sum(counts)} places, as many as the scales {config.scales} have together"
         require(min(grid) >= 1 and math.prod(grid) == sum(counts), "grid", grid, wanted)

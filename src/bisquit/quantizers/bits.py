@@ -151,4 +151,5 @@ def joint_entropy(log_odds: Tensor, is_part: bool = False) -> Tensor:
     mean = log_chances.exp().mean(dim=0)
     if is_part:  # the entropy of a mean is not the mean of entropies
         mean = whole_mean(mean)
+    mean = mean.clamp_min(torch.finfo(mean.dtype).tiny)  # the gradient at 0 is no number
     return -torch.xlogy(mean, mean).sum() / math.log(2)

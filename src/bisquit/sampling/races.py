@@ -167,8 +167,11 @@ class Noise:
     def next(self) -> Tensor:
         """Return the noise of the next token, float64 (B, codebook)."""
         if not self._drawn:
-            uniform = [torch.rand(self._shape, generator=g, dtype=torch.float64) for g in self._generators]
-            self._drawn = list(gumbel(torch.stack(uniform, dim=1)).flip(0))  # (row, B, codebook)
+            row, codebook_size = self._shape
+            uniform = torch.empty(row, len(self._generators), codebook_size, dtype=torch.float64)
+            for i, generator in enumerate(self._generators):
+                uniform[:, i] = torch.rand(self._shape, generator=generator, dtype=torch.float64)
+            self._drawn = list(gumbel(uniform).flip(0))
         return self._drawn.pop()
 
 
