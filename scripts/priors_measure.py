@@ -118,17 +118,13 @@ def check_taken(model: Pipeline, run: PriorRun, fingerprint: str) -> None:
         raise ModelError(f"{run.name}: the model that is taken for it is another, {config}")
 
 
-def paint_and_judge(
-    model: Pipeline, run: Painting, budget: Budget, judge: Judge, keep: Callable[[Way, np.ndarray], None]
-) -> dict[str, Any]:
-    """Return what new frames of a prior are like, by each way. keep: is given the frames."""
+def paint_and_judge(model: Pipeline, run: Painting, budget: Budget, judge: Judge) -> dict[str, Any]:
+    """Return what new frames of a prior are like, by each way."""
     ways = {}
     for way in budget.ways(run.prior.family):
         print(f"painting {budget.samples:,} pictures by {run.prior.name} {way.label}", flush=True)
         settings = budget.sampling(run.prior.family, way)
-        frames = model.sample(budget.samples, seed=0, settings=settings)
-        keep(way, frames)
-        ways[way.key] = judge(frames)
+        ways[way.key] = judge(model.sample(budget.samples, seed=0, settings=settings))
     return {"ways": ways}
 
 

@@ -279,7 +279,11 @@ def _sheets_part(figures: Figures, sizes: Sequence[Size]) -> str:
             parts.append(f"`{family}`, {there[-1].prior.size}:\n\n![New frames of {family}]({image})\n")
     if not parts:
         return ""
-    about = "Pictures 0 to 7 of seed 0, none picked; a masked prior's and a flow's are by the middle one of their ways."
+    about = (
+        "Pictures 0 to 7 of seed 0, none picked; under them the first two while they are painted: of a pyramid what "
+        "its scales show so far, of a flow where it stands, of others what is there. A masked prior's and a flow's are "
+        "by the middle one of their ways."
+    )
     return f"\n### New frames\n\n{filled(about)}\n\n{chr(10).join(parts)}"
 
 

@@ -24,18 +24,19 @@ from priors_measure import (
     paint_and_judge,
     sides_of,
 )
-from priors_plan import GROWN_RATES, PRESET, Budget, Painting, PriorRun, Run, Timing, TokenizerRun, Way
+from priors_plan import GROWN_RATES, PRESET, Budget, Painting, PriorRun, Run, Timing, TokenizerRun
 from scaling_plan import suited
 from trainings import FIGURES_FILE, machine, nested_rows, save_json, taken, write_frames
 
 from bisquit.evaluation import check_judgeable
 from bisquit.frames import FrameSet, contact_sheet, load_frames, write_frame
-from bisquit.generate import load, load_feature_network
+from bisquit.generate import Pipeline, load, load_feature_network
 from bisquit.presets import get_preset
 from bisquit.tokens import TokenSet
 
 VALIDATED_EVERY = 10  # valid frame, in training: no choice hangs on it
-SHOWN = 8  # new frames on a sheet
+SHOWN, COLUMNS = 8, 4  # new frames on a sheet, and in a row of it
+STAGED = 2  # of them, shown while they are painted
 
 
 @dataclass(frozen=True)
@@ -141,13 +142,19 @@ class Work:
 
     def _finish_painting(self, run: Painting) -> dict[str, Any]:
         self._train_prior(run.prior)
-        usual = self.budget.usual_way(run.prior.family)
+        model = load(self.model(run.prior))
+        found = paint_and_judge(model, run, self.budget, self.judge)
+        self.show(run, model)
+        return found
 
-        def keep(way: Way, frames: np.ndarray) -> None:
-            if way == usual:
-                write_frame(contact_sheet(frames[:SHOWN], columns=SHOWN // 2), self.sheet(run))
-
-        return paint_and_judge(load(self.model(run.prior)), run, self.budget, self.judge, keep)
+    def show(self, run: Painting, model: Pipeline) -> None:
+        """Draw the sheet of a prior's new frames, and under them the first ones at a few stages, to the last."""
+        settings = self.budget.sampling(run.prior.family, self.budget.usual_way(run.prior.family))
+        stages: list[np.ndarray] = []
+        frames = model.sample(SHOWN, seed=0, settings=settings, preview=stages.append)
+        chosen = [stages[stage] for stage in np.linspace(0, len(stages) - 1, COLUMNS).round().astype(int)]
+        on_their_way = np.stack(chosen, axis=1)[:STAGED].reshape(-1, *frames.shape[1:])
+        write_frame(contact_sheet(np.concatenate((frames, on_their_way)), columns=COLUMNS), self.sheet(run))
 
     def _finish_timing(self, run: Timing) -> dict[str, Any]:
         priors = [prior for prior in run.priors if self._has_model(prior)]
