@@ -163,19 +163,16 @@ def keep_surest(logits: Tensor, noise: RoundNoise, count: int, settings: Samplin
     tokens, in_doubt = most.new_zeros(len(most), dtype=torch.int64), torch.zeros_like(most, dtype=torch.bool)
     confidence = torch.full_like(most, -torch.inf)
 
-    def run_races(which: Tensor) -> Tensor:
-        """Run the races at some places, and return how sure the last one is that would be kept by now."""
+    def run_races(which: Tensor) -> None:
         outcome = race(logits[which], noise.of_races(which), settings, doubt)
         tokens[which], in_doubt[which] = outcome
         confidence[which] = logits[which, outcome.tokens] + offset[which]
-        return confidence.topk(count).values[-1]
 
-    first = most.topk(min(count + count // 2 + 1, len(most))).indices  # few others are left
-    least = run_races(first)
-    others = (most > least - 2 * doubt) & (confidence == -torch.inf)
-    least = run_races(others.nonzero().flatten())
+    run_races(most.topk(min(count + count // 2 + 1, len(most))).indices)  # few others are left
+    least = confidence.topk(count).values[-1]
+    run_races(((most > least - 2 * doubt) & (confidence == -torch.inf)).nonzero().flatten())
     surest = confidence.sort(descending=True, stable=True)
-    places = surest.indices[:count]
+    places, least = surest.indices[:count], surest.values[count - 1]
     is_narrow_cut = count < len(most) and bool(least - surest.values[count] < 2 * doubt)
     is_narrow_race = bool((in_doubt & (most > least - 2 * doubt)).any())
     return Kept(places, tokens[places], is_narrow_cut or is_narrow_race)
