@@ -88,6 +88,13 @@ def test_neighbours_are_those_around_a_place_that_are_known():
     assert differs.tolist() == [False, True, True, True, False, False]  # 2 is no longer masked itself
 
 
+@pytest.mark.parametrize("neighbours", [0, 12])
+def test_the_logits_of_what_is_masked_are_those_of_all_places_there(neighbours: int):
+    prior, tokens, known = made(neighbours=neighbours), tokens_of(3), known_of(3)
+    known[1] = True
+    torch.testing.assert_close(prior.masked_logits(tokens, known), prior.logits(tokens, known)[~known.flatten(1)])
+
+
 def test_what_is_said_of_a_picture_is_added_alike_in_any_batch():
     transformer = TransformerConfig(width=256, n_layers=1, n_heads=2, feed_forward=12)
     prior = MaskedPrior(MaskedConfig(transformer=transformer, condition_size=404), 3, (2, 3)).eval()

@@ -52,14 +52,14 @@ class Pass(NamedTuple):
 def passes(monkeypatch: pytest.MonkeyPatch) -> list[Pass]:
     """The passes of masked priors in float32, in turn: not those by which doubts are decided."""
     found: list[Pass] = []
-    logits = MaskedPrior.logits
+    logits = MaskedPrior.masked_logits
 
     def watched(self: MaskedPrior, tokens: Tensor, known: Tensor, condition: Tensor | None = None) -> Tensor:
         if self.place.dtype == torch.float32:
             found.append(Pass(tokens.clone(), known.clone(), condition))
         return logits(self, tokens, known, condition)
 
-    monkeypatch.setattr(MaskedPrior, "logits", watched)
+    monkeypatch.setattr(MaskedPrior, "masked_logits", watched)
     return found
 
 
@@ -77,11 +77,12 @@ class ShakyPrior(MaskedPrior):
         levels = torch.randint(4, shape, generator=generator) * 0.5
         self.table = nn.Parameter(levels + 3e-6 * torch.randn(shape, generator=generator))
 
-    def logits(self, tokens: Tensor, known: Tensor, condition: Tensor | None = None) -> Tensor:
+    def masked_logits(self, tokens: Tensor, known: Tensor, condition: Tensor | None = None) -> Tensor:
         left = tokens.where(known, self.codebook_size).flatten(1).roll(1, dims=1)
         logits = self.table[torch.arange(self.length), left]
         if condition is not None:
             logits = logits + 0.5 * condition.view(-1, 1, 1) * torch.arange(8)
+        logits = logits[~known.flatten(1)]
         if self.table.dtype == torch.float64:
             return logits
         generator = torch.Generator().manual_seed(1000 * len(tokens) + int(known.sum()))
@@ -159,14 +160,14 @@ def test_guided_logits_that_differ_in_their_last_digits_give_the_same_pictures(s
 def test_what_is_decided_again_is_what_float64_decides(settings: SamplingConfig, monkeypatch: pytest.MonkeyPatch):
     """With a doubt that is larger than any lead, every round of every picture is computed again, alone."""
     wanted, alone = in_batches(made().double(), 6, 1, settings), []
-    logits = MaskedPrior.logits
+    logits = MaskedPrior.masked_logits
 
     def watched(self: MaskedPrior, tokens: Tensor, known: Tensor, condition: Tensor | None = None) -> Tensor:
         if self.place.dtype == torch.float64:
             alone.append(len(tokens))
         return logits(self, tokens, known, condition)
 
-    monkeypatch.setattr(MaskedPrior, "logits", watched)
+    monkeypatch.setattr(MaskedPrior, "masked_logits", watched)
     monkeypatch.setattr(masked, "DOUBT", 1e6)
     assert torch.equal(in_batches(made(), 6, 6, settings), wanted)
     assert alone == [1] * (6 * (settings.steps or 12))

@@ -106,6 +106,14 @@ class MaskedPrior(ConditionalPrior):
         logits: Tensor = self.head(self._features(tokens, known, condition))
         return logits
 
+    def masked_logits(self, tokens: Tensor, known: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Return the logits (masked, codebook) of the tokens that are not known, those of one picture after another.
+
+        They are those of `logits` at these places, up to rounding: the head is spared the others.
+        """
+        logits: Tensor = self.head(self._features(tokens, known, condition)[~known.flatten(1)])
+        return logits
+
     def _features(self, tokens: Tensor, known: Tensor, condition: Tensor | None) -> Tensor:
         """Return what the head reads, (B, h w, width)."""
         self.check(tokens)
@@ -146,9 +154,8 @@ class MaskedPrior(ConditionalPrior):
         masked: bool (B, h, w), one place of each at least. Its mean over masks, drawn as `draw_masks` does evenly, is
         the bound of `loss`.
         """
-        features = self._features(tokens, ~masked, condition)
+        nats = token_nats(self.masked_logits(tokens, ~masked, condition), tokens[masked])
         masked = masked.flatten(1)
-        nats = token_nats(self.head(features[masked]), tokens.flatten(1)[masked])  # the head sees no others
         by_place = nats.new_zeros(masked.shape).masked_scatter(masked, nats)
         return by_place.sum(dim=1) / masked.sum(dim=1)
 

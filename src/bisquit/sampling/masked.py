@@ -77,15 +77,15 @@ def sample_masked(
         leading = None if settings.guidance == 1 else scale
         doubt = DOUBT if leading is None else guided_doubt(DOUBT, leading)
         confidence_noise = settings.confidence_noise * (1 - (step + 1) / steps)
-        logits = _logits(prior, tokens, known, condition, leading)
+        by_picture = _logits(prior, tokens, known, condition, leading)
         for i in [i for i in range(batch) if counts[i][step]]:
             masked = (~known[i]).flatten()
             noise = RoundNoise(derive_seed(seeds[i], "round", step), masked, prior.codebook_size, confidence_noise)
-            kept = keep_surest(logits[i, masked], noise, counts[i][step], settings, doubt)
+            kept = keep_surest(by_picture[i], noise, counts[i][step], settings, doubt)
             if kept.in_doubt:
                 exact, one = exact or prior.exact(), slice(i, i + 1)
                 told = None if condition is None else condition[one]
-                again = _logits(exact, tokens[one], known[one], told, leading)[0, masked]
+                (again,) = _logits(exact, tokens[one], known[one], told, leading)
                 kept = keep_surest(again, noise, counts[i][step], settings, doubt)
             places = masked.nonzero().flatten()[kept.places]
             tokens[i].view(-1)[places] = kept.tokens
@@ -106,16 +106,19 @@ def kept_in_rounds(masked: int, steps: int) -> list[int]:
     return counts
 
 
-def _logits(prior: MaskedPrior, tokens: Tensor, known: Tensor, condition: Tensor | None, scale: float | None) -> Tensor:
-    """Return the logits (B, h w, codebook) of one pass on the CPU, guided where there is a scale."""
+def _logits(
+    prior: MaskedPrior, tokens: Tensor, known: Tensor, condition: Tensor | None, scale: float | None
+) -> tuple[Tensor, ...]:
+    """Return each picture's logits (masked, codebook) of one pass on the CPU, guided where there is a scale."""
+    masked = (~known).flatten(1).sum(dim=1).tolist()
     if condition is not None:
         condition = condition.to(prior.mask_vector)
         if scale is not None:
             tokens, known = tokens.repeat(2, 1, 1), known.repeat(2, 1, 1)
             condition = torch.cat((condition, torch.zeros_like(condition)))
-    logits = prior.logits(tokens.to(prior.device), known.to(prior.device), condition).cpu()
+    logits = prior.masked_logits(tokens.to(prior.device), known.to(prior.device), condition).cpu()
     require_finite(all_finite(logits))
-    return logits if scale is None else guided(logits, scale)
+    return (logits if scale is None else guided(logits, scale)).split(masked)
 
 
 class RoundNoise:
