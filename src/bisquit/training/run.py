@@ -39,6 +39,7 @@ from bisquit.processes import on_first, own_part
 from bisquit.record import RunRecord
 from bisquit.training.callbacks import STATE_FILE, AveragedWeights, Pictures, Progress, RunState
 from bisquit.training.data import Batches
+from bisquit.training.denormals import denormals_dropped
 from bisquit.training.determinism import deterministic
 from bisquit.training.memory import freed_memory_kept
 from bisquit.training.modules import StageModule
@@ -81,7 +82,9 @@ def fit(
         RunState(out, save, settings.checkpoint_minutes, settings.snapshot_epochs, shown),
     )
     state = out / STATE_FILE
-    with ExitStack() as stack, _quiet_lightning(), freed_memory_kept(), deterministic(settings.deterministic):
+    with ExitStack() as stack, _quiet_lightning(), deterministic(settings.deterministic):
+        stack.enter_context(freed_memory_kept())
+        stack.enter_context(denormals_dropped())
         on_first(lambda: stack.enter_context(held(out)))
         step = on_first(lambda: _saved_step(state))
         trainer = L.Trainer(
