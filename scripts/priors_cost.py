@@ -79,14 +79,14 @@ def seconds(run: Run, budget: Budget, rounds: int) -> float:
         measured = 2 * products(run, budget) * budget.valid_frames * masks
         return (measured + (0 if run.name in budget.taken else flops(run, budget))) / FLOPS_PER_S
     if isinstance(run, Painting):
-        ways = budget.ways(run.prior.family)
+        ways = budget.ways(run.prior.family, run.is_usual_alone)
         painted = sum(painting_seconds(run.prior, way, budget, 64) for way in ways)
         return budget.samples * (painted / 64 + len(ways) / JUDGED_PER_S)
     assert isinstance(run, Timing)
     return sum(
         painting_seconds(prior, way, budget, count, on_torch=True) * (count_rounds + 1)
         for prior in run.priors
-        for way in budget.timed_ways(prior.family)
+        for way in budget.distinct_ways(prior.family, run.is_usual_alone)
         for count, count_rounds in ((1, 3 * rounds), (64, rounds))
     )
 

@@ -121,7 +121,7 @@ def check_taken(model: Pipeline, run: PriorRun, fingerprint: str) -> None:
 def paint_and_judge(model: Pipeline, run: Painting, budget: Budget, judge: Judge) -> dict[str, Any]:
     """Return what new frames of a prior are like, by each way."""
     ways = {}
-    for way in budget.ways(run.prior.family):
+    for way in budget.ways(run.prior.family, run.is_usual_alone):
         print(f"painting {budget.samples:,} pictures by {run.prior.name} {way.label}", flush=True)
         settings = budget.sampling(run.prior.family, way)
         ways[way.key] = judge(model.sample(budget.samples, seed=0, settings=settings))
@@ -141,13 +141,13 @@ class Side(NamedTuple):
         return f"{self.prior.name}, {self.way.key}, {self.backend}"
 
 
-def sides_of(priors: Sequence[PriorRun], budget: Budget) -> list[Side]:
+def sides_of(priors: Sequence[PriorRun], budget: Budget, is_usual_alone: bool = False) -> list[Side]:
     """Return all that is timed of some priors: the engine where it is built and runs them, PyTorch's path for all."""
     backends: dict[bool, tuple[Backend, ...]] = {True: ("torch", "engine"), False: ("torch",)}
     return [
         Side(prior, way, backend)
         for prior in priors
-        for way in budget.timed_ways(prior.family)
+        for way in budget.distinct_ways(prior.family, is_usual_alone)
         for backend in backends[FAMILIES[prior.family].has_engine and engine_missing() is None]
     ]
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from priors_plan import (
+    DEEPER,
     FAMILIES,
     GROWN_RATES,
     HEAD_BITS,
@@ -15,6 +16,7 @@ from priors_plan import (
     Painting,
     PriorRun,
     TokenizerRun,
+    is_deeper,
     plan,
     tokenizers_of_families,
 )
@@ -86,6 +88,13 @@ PRIOR_COLUMNS = (
     Column("GFLOP a picture", lambda row: f"{row['flops_a_picture'] / 1e9:.2f}"),
     Column("FLOP of training", lambda row: "" if row["training_flops"] is None else f"{row['training_flops']:.2e}"),
 )
+DEPTH_COLUMNS = (
+    PRIOR_COLUMNS[0],
+    Column("layers", _number("layers", "{}")),
+    *PRIOR_COLUMNS[2:6],
+    *PRIOR_COLUMNS[7:12],
+    PRIOR_COLUMNS[13],
+)
 TOKENIZER_COLUMNS = (
     Column("quantizer", lambda row: f"`{row['quantizer']}`"),
     Column("bits", _number("bits", "{}")),
@@ -142,7 +151,7 @@ Done: {done} of {len(runs)} runs. What is not, is missing below.
 ## Families
 
 {_families_part(figures, budget, sizes, rows)}
-{_sheets_part(figures, sizes)}
+{_sheets_part(figures, sizes)}{_depth_part(budget, sizes, rows)}
 ## Codebooks
 
 {_codebooks_part(figures, budget, sizes[0], bits)}
@@ -161,6 +170,7 @@ def _families_part(figures: Figures, budget: Budget, sizes: Sequence[Size], rows
     tables = [
         f"### {size}\n\n{table(PRIOR_COLUMNS, [row for row in rows if row['size'] == str(size)], 'frechet')}\n"
         for size in sizes
+        if not is_deeper(size, sizes[0])
     ]
     has_figure = any(row["frechet"] is not None for row in rows)
     image = "\n![Fréchet distance by passes and by seconds](images/compare-priors.png)\n" if has_figure else ""
@@ -272,7 +282,7 @@ def _sheets_part(figures: Figures, sizes: Sequence[Size]) -> str:
     """Return the new frames of each family, of the largest size that there is of it."""
     parts = []
     for family in FAMILIES:
-        painted = [Painting(PriorRun(family, size)) for size in sizes]
+        painted = [Painting(PriorRun(family, size)) for size in sizes if not is_deeper(size, sizes[0])]
         there = [run for run in painted if of_run(figures, run.name)]
         if there:
             image = Path(f"images/compare-priors-{there[-1].prior.name}.jpg")
@@ -285,6 +295,21 @@ def _sheets_part(figures: Figures, sizes: Sequence[Size]) -> str:
         "by the middle one of their ways."
     )
     return f"\n### New frames\n\n{filled(about)}\n\n{chr(10).join(parts)}"
+
+
+def _depth_part(budget: Budget, sizes: Sequence[Size], rows: Sequence[Row]) -> str:
+    """Return how priors of the first size do with more layers; "" if none are asked for."""
+    first, depths = sizes[0], [str(size) for size in sizes if is_deeper(size, sizes[0])]
+    if not depths:
+        return ""
+    compared = [row for row in rows if row["size"] in (str(first), *depths) and row["is_usual"]]
+    by_family = [row for family in DEEPER for row in compared if row["prior"] == family]
+    ways = [f"`{family}` in {way.label}" for family in DEEPER if (way := budget.usual_way(family)).label]
+    about = (
+        f"Priors {first.width} wide, of {first.layers} layers and of more, as above but for that: as many pictures, "
+        f"the same rates. Each paints by the usual way of its family, {' and '.join(ways)}."
+    )
+    return f"\n## Depth\n\n{filled(about)}\n\n{table(DEPTH_COLUMNS, by_family, 'frechet')}\n"
 
 
 def _codebooks_part(figures: Figures, budget: Budget, size: Size, bits: Sequence[int]) -> str:

@@ -1,6 +1,7 @@
 """What `compare_priors.py` trains and measures, of which nothing is done twice.
 
     families    tokenizer ──> prior of each family and size ──> its new frames, by each way to paint
+                                                                (of the first size with more layers, by the usual one)
                                                             ──> times of all families of a size, in alternation
     codebooks   tokenizer of each number of bits, and of each quantizer ──> priors that differ in their heads
 
@@ -34,6 +35,8 @@ LEVELS_BITS = 30
 QUANTIZERS = ("bsq", "lfq", "fsq", "vq")
 HEAD_BITS = (10, 12)
 """For which bits of a token all heads are compared; one softmax over more is too dear."""
+DEEPER = ("raster", "any-order", "pyramid", "masked", "flow")
+"""Families that are also tried with more layers."""
 PARTS = ("families", "codebooks")
 
 BitsAre = Literal["exact", "exact for raster order", "a bound", "not known"]
@@ -163,6 +166,8 @@ class Painting:
     """New frames of a prior, judged."""
 
     prior: PriorRun
+    is_usual_alone: bool = False
+    """Whether they are painted by the usual way of its family alone."""
 
     @property
     def name(self) -> str:
@@ -176,6 +181,8 @@ class Timing:
 
     size: Size
     priors: tuple[PriorRun, ...]
+    is_usual_alone: bool = False
+    """Whether each paints by the usual way of its family alone."""
 
     @property
     def name(self) -> str:
@@ -229,8 +236,10 @@ class Budget:
             return (math.prod(self.grid),)
         return tuple(map(math.prod, scale_grids(PyramidBSQConfig().scales, self.grid)))
 
-    def ways(self, family: str) -> tuple[Way, ...]:
+    def ways(self, family: str, is_usual_alone: bool = False) -> tuple[Way, ...]:
         """Return the ways in which a family's priors paint."""
+        if is_usual_alone:
+            return (self.usual_way(family),)
         kind = FAMILIES[family].kind
         if kind == "masked":
             ways = tuple(Way(f"{steps} rounds", steps) for steps in self.masked_steps)
@@ -243,13 +252,13 @@ class Budget:
             return euler + tuple(Way(f"{steps} steps, Heun", steps, "heun") for steps in self.heun_steps)
         return (Way(),)
 
-    def timed_ways(self, family: str) -> list[Way]:
-        """Return those ways that do not take as long as another of them: the noise of rounds hardly tells."""
-        return [way for way in self.ways(family) if way.confidence_noise is None]
+    def distinct_ways(self, family: str, is_usual_alone: bool = False) -> list[Way]:
+        """Return those ways that take other times than one another: the noise of rounds hardly tells."""
+        return [way for way in self.ways(family, is_usual_alone) if way.confidence_noise is None]
 
     def usual_way(self, family: str) -> Way:
         """Return the way that stands for a family where one must: the middle one."""
-        ways = self.timed_ways(family)
+        ways = self.distinct_ways(family)
         return ways[len(ways) // 2]
 
     def sampling(self, family: str, way: Way) -> SamplingConfig:
@@ -278,6 +287,16 @@ def tokenizers_of_families() -> list[TokenizerRun]:
     return [run for run in runs if run != TokenizerRun()]
 
 
+def is_deeper(size: Size, first: Size) -> bool:
+    """Whether a size is the first one but for its layers."""
+    return size != first and (size.width, size.heads) == (first.width, first.heads)
+
+
+def families_of(size: Size, first: Size) -> list[str]:
+    """Return the families that are compared at a size."""
+    return list(DEEPER if is_deeper(size, first) else FAMILIES)
+
+
 def plan(
     parts: Sequence[str],
     families: Sequence[str],
@@ -294,10 +313,11 @@ def plan(
     if "families" in parts:
         compared = list(dict.fromkeys(("raster", *families)))
         for size in sizes:
-            priors = tuple(PriorRun(family, size) for family in FAMILIES if family in compared)
+            families_there = [family for family in families_of(size, sizes[0]) if family in compared]
+            priors, is_deep = tuple(PriorRun(family, size) for family in families_there), is_deeper(size, sizes[0])
             for prior in priors:
-                runs += [prior.tokenizer, prior, Painting(prior)]
-            runs.append(Timing(size, priors))
+                runs += [prior.tokenizer, prior, Painting(prior, is_usual_alone=is_deep)]
+            runs.append(Timing(size, priors, is_usual_alone=is_deep))
     if "codebooks" in parts:
         runs += [TokenizerRun("bsq", count) for count in bits]
         runs += [TokenizerRun(quantizer) for quantizer in quantizers]

@@ -20,7 +20,9 @@ from priors_plan import (
     Timing,
     TokenizerRun,
     Way,
+    families_of,
     heads,
+    is_deeper,
 )
 from scaling_plan import Size
 from trainings import Figures
@@ -40,12 +42,12 @@ def of_run(figures: Figures, name: str) -> Mapping[str, Any]:
 
 
 def prior_rows(figures: Figures, budget: Budget, sizes: Sequence[Size]) -> list[Row]:
-    """Return a row for each size, family and way to paint."""
+    """Return a row for each size, family there, and way to paint."""
     return [
         _prior_row(figures, budget, PriorRun(family, size), way)
         for size in sizes
-        for family in FAMILIES
-        for way in budget.ways(family)
+        for family in families_of(size, sizes[0])
+        for way in budget.ways(family, is_deeper(size, sizes[0]))
     ]
 
 
@@ -58,6 +60,7 @@ def _prior_row(figures: Figures, budget: Budget, run: PriorRun, way: Way) -> Row
     return {
         "prior": run.family,
         "size": str(run.size),
+        "layers": run.size.layers,
         "way": way.label,
         "passes": budget.passes(run.family, way),
         "tokens": sum(budget.scales(run.family)),

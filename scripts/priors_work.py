@@ -110,7 +110,8 @@ class Work:
         path = self.folder(run) / FIGURES_FILE
         if not isinstance(run, Timing):
             return path.exists()
-        here = {side.name for side in sides_of([p for p in run.priors if self._has_model(p)], self.budget)}
+        models = [prior for prior in run.priors if self._has_model(prior)]
+        here = {side.name for side in sides_of(models, self.budget, run.is_usual_alone)}
         known = set(json.loads(path.read_text())["times"]) if path.exists() else set()
         return here <= known or not known <= here
 
@@ -144,7 +145,8 @@ class Work:
         self._train_prior(run.prior)
         model = load(self.model(run.prior))
         found = paint_and_judge(model, run, self.budget, self.judge)
-        self.show(run, model)
+        if not run.is_usual_alone:
+            self.show(run, model)
         return found
 
     def show(self, run: Painting, model: Pipeline) -> None:
@@ -160,7 +162,8 @@ class Work:
         priors = [prior for prior in run.priors if self._has_model(prior)]
         loaded = {prior: load(self.model(prior)).prior for prior in priors}
         models = {prior: model for prior, model in loaded.items() if model is not None}
-        times = measure_times(sides_of(priors, self.budget), models, self.budget, self.rounds)
+        sides = sides_of(priors, self.budget, run.is_usual_alone)
+        times = measure_times(sides, models, self.budget, self.rounds)
         return {"times": times, "machine": machine()}
 
     def _has_model(self, run: PriorRun) -> bool:

@@ -7,6 +7,7 @@ import json
 import math
 import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -59,10 +60,10 @@ BUDGET = Budget(
 )
 
 
-def figures_of(better: str = "masked") -> dict[tuple[str, int], dict[str, Any]]:
+def figures_of(better: str = "masked", sizes: Sequence[Size] = SIZES) -> dict[tuple[str, int], dict[str, Any]]:
     """Return figures such as all runs leave behind, with one family nearer to real frames than the others."""
     found: dict[tuple[str, int], dict[str, Any]] = {}
-    for run in plan(PARTS, list(FAMILIES), SIZES, BITS):
+    for run in plan(PARTS, list(FAMILIES), sizes, BITS):
         if isinstance(run, TokenizerRun):
             judged = {"frechet": 1.0, "frechet_interval": 0.1, "precision": 0.9, "recall": 0.8}
             found[run.name, 0] = {
@@ -83,7 +84,7 @@ def figures_of(better: str = "masked") -> dict[tuple[str, int], dict[str, Any]]:
         elif isinstance(run, Painting):
             family = run.prior.family
             judged = {"frechet_interval": 0.1, "precision": 0.8, "recall": 0.6, "density": 0.9, "coverage": 0.7}
-            ways = BUDGET.ways(family)
+            ways = BUDGET.ways(family, run.is_usual_alone)
             found[run.name, 0] = {
                 "ways": {
                     way.key: {**judged, "frechet": (2.0 if family == better else 3.0) + 0.1 * (family != "raster")}
@@ -93,7 +94,7 @@ def figures_of(better: str = "masked") -> dict[tuple[str, int], dict[str, Any]]:
         else:
             found[run.name, 0] = {"times": {}, "machine": {}}
             for prior in run.priors:
-                for way in BUDGET.ways(prior.family):
+                for way in BUDGET.ways(prior.family, run.is_usual_alone):
                     taken = 0.001 * BUDGET.passes(prior.family, way)
                     name = f"{prior.name}, {way.key}, torch"
                     found[run.name, 0]["times"][name] = {"1": {"median_s": taken}, "64": {"median_s": 9 * taken}}
@@ -151,7 +152,7 @@ def test_passes_are_those_of_each_family() -> None:
     assert (usual.steps, tried.steps, tried.label) == (16, 16, "16 rounds, noise 4.5")
     assert BUDGET.sampling("masked", usual) == SamplingConfig(top_p=0.95, steps=16)
     assert BUDGET.sampling("masked", tried) == SamplingConfig(top_p=0.95, steps=16, confidence_noise=4.5)
-    assert tried not in BUDGET.timed_ways("masked")
+    assert tried not in BUDGET.distinct_ways("masked")
     assert BUDGET.sampling("flow", BUDGET.usual_way("flow")).top_p == 1
     assert BUDGET.scales("pyramid") == (1, 6, 24, 150, 600)
 
@@ -245,6 +246,26 @@ def test_page_shows_rows_bounds_and_what_is_missing() -> None:
     assert "Done: 0 of 49 runs." in empty
     assert empty.count("| missing |") == 2 * 15 + 8 + 9
     assert "![" not in empty
+
+
+def test_the_first_size_is_tried_with_more_layers_by_some_families_and_their_usual_ways() -> None:
+    sizes = (*SIZES, Size(128, 12, 4))
+    added = [run for run in plan(PARTS, list(FAMILIES), sizes, BITS) if "128x12x4" in run.name]
+    assert [run.name for run in added if isinstance(run, PriorRun)] == [
+        f"{family}-128x12x4-10-bits" for family in ("raster", "any-order", "pyramid", "masked", "flow")
+    ]
+    masked = next(run for run in added if isinstance(run, Painting) and run.prior.family == "masked")
+    assert [way.label for way in BUDGET.ways("masked", masked.is_usual_alone)] == ["16 rounds"]
+    text = page(figures_of(sizes=sizes), BUDGET, sizes, BITS, "")
+    depth = text.split("## Depth")[1].split("## Codebooks")[0]
+    assert "Priors 128 wide, of 4 layers and of more" in depth
+    assert depth.count("\n| `") == 2 * 5
+    assert "| `masked` | 4 | 2.10 ± 0.10 | 0.800 | 0.600 | ≤ 2,500 ± 20 | 0.016 | 0.144 |" in depth
+    assert "| `masked` | 12 | 2.10 ± 0.10 |" in depth
+    assert "### 128x12x4" not in text
+    assert "missing |" not in text
+    assert "## Depth" not in page(figures_of(), BUDGET, SIZES, BITS, "")
+    assert "masked, 16 rounds, at 128x12x4: 37.5 times" in text  # what was asked holds of all sizes
 
 
 def test_none_nearer_than_raster_is_said_with_what_tokens_alone_lose() -> None:
