@@ -47,6 +47,8 @@ sys.path.append(str(Path(__file__).resolve().parent.parent / "benchmarks"))
 from measure import alternate  # benchmarks are scripts too, in a folder of their own
 
 BATCH = 32
+MORE_BITS = 6
+"""Whose worth, beside those of a tokenizer, is told: from 10 bits to 16."""
 COUNTS = (1, 64)
 """How many pictures are painted at once to be timed."""
 
@@ -82,10 +84,43 @@ def measure_tokenizer(
     remade = torch.cat([tokenizer.decode(tokenizer.encode(part), real.shape[1:3]).cpu() for part in parts])
     return {
         **{name: found[name] for name in kept},
+        "more_bits": gain_of_more_bits(real, remade.numpy(), tokenizer.patch_size, MORE_BITS),
         "parameters": _parameters(tokenizer),
         "real": judge(real),
         "real_remade": judge(remade.numpy()),
     }
+
+
+def gain_of_more_bits(real: np.ndarray, remade: np.ndarray, patch_size: int, bits: int) -> dict[str, float]:
+    """Return how much nearer frames, uint8 (N, H, W, 3), could come back with so many more bits a patch, in dB.
+
+    By signs: each bit is that of what is lost along one of its principal directions. At most: by the rate-distortion
+    function of a Gaussian of its covariance, which codes of many patches at once come near to; Cover and Thomas,
+    Elements of Information Theory, section 10.3.3. Neither knows of the patches around.
+    """
+    count, p = len(real), patch_size
+    h, w = real.shape[1] // p, real.shape[2] // p
+    lost = (real.astype(np.float32) - remade)[:, : h * p, : w * p].reshape(count, h, p, w, p, 3)
+    patches = lost.transpose(0, 1, 3, 2, 4, 5).reshape(-1, 3 * p * p)
+    energies, directions = np.linalg.eigh((patches.T @ patches).astype(np.float64) / len(patches))
+    energies, directions = energies[::-1].clip(min=0), directions[:, ::-1]
+    kept_by_signs = np.square(np.abs(patches @ directions[:, :bits]).mean(axis=0))
+    left = np.minimum(energies, water_level(energies, bits))
+    total = energies.sum()
+    return {
+        "signs_db": float(-10 * np.log10(1 - kept_by_signs.sum() / total)),
+        "bound_db": float(-10 * np.log10(left.sum() / total)),
+    }
+
+
+def water_level(energies: np.ndarray, bits: float) -> float:
+    """Return below which energy, of some that fall, bits are not spent on a direction: reverse water-filling."""
+    level = energies[0]
+    for count in range(1, len(energies) + 1):
+        level = 2 ** ((np.log2(energies[:count]).sum() - 2 * bits) / count)
+        if count == len(energies) or level >= energies[count]:
+            break
+    return float(level)
 
 
 def measure_bits(prior: Prior, valid: TokenSet, masks: int) -> dict[str, Any]:

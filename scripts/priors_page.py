@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from priors_measure import MORE_BITS
 from priors_plan import (
+    BITS,
     DEEPER,
     FAMILIES,
     GROWN_RATES,
@@ -359,7 +361,19 @@ def _more_bits_said(figures: Figures, budget: Budget, bits: Sequence[int]) -> st
     told = f"{most} bits come back {known[most] - known[few]:+.2f} dB beside {few}"
     if TokenizerRun("bsq", few).name in budget.taken:
         told += f", of a finished tokenizer; new bits have seen the frames {_times(budget.tokenizer_epochs)}"
-    return f"{told}. {said}"
+    return f"{told}. {said}{_could_add_said(figures)}"
+
+
+def _could_add_said(figures: Figures) -> str:
+    """Say what more bits could give at all, where it is known."""
+    gain = of_run(figures, TokenizerRun().name).get("more_bits")
+    if not gain:
+        return ""
+    return (
+        f" {MORE_BITS} bits more, each the sign of what {BITS} lose of a patch along one of its principal directions, "
+        f"would give {gain['signs_db']:+.2f} dB; and codes of many patches at once, which no quantizer of a token is, "
+        f"at most {gain['bound_db']:+.2f} dB, by the rate-distortion function of a Gaussian of that covariance."
+    )
 
 
 def summary(figures: Figures, budget: Budget, sizes: Sequence[Size], bits: Sequence[int]) -> dict[str, Any]:

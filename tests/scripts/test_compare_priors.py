@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import compare_priors
+import numpy as np
 import priors_plan
 import pytest
 import scaling_plan
@@ -20,7 +21,7 @@ import torch
 import trainings
 from PIL import Image
 from priors_cost import flops, flops_a_picture, products, seconds
-from priors_measure import sides_of
+from priors_measure import gain_of_more_bits, sides_of, water_level
 from priors_page import page, summary
 from priors_plan import FAMILIES, PARTS, Budget, Painting, PriorRun, Timing, TokenizerRun, heads, plan
 from priors_plot import plot
@@ -75,6 +76,7 @@ def figures_of(better: str = "masked", sizes: Sequence[Size] = SIZES) -> dict[tu
                 "count_baseline_bits_per_image": 3000.0,
                 "parameters": 10**6,
                 "seconds": 9.0,
+                "more_bits": {"signs_db": 0.7, "bound_db": 1.6},
                 "real": judged,
                 "real_remade": {**judged, "frechet": 1.5},
             }
@@ -239,6 +241,7 @@ def test_page_shows_rows_bounds_and_what_is_missing() -> None:
     assert "nearer to real frames than raster (3.00) are: masked, 8 rounds (-0.90)" in flowing
     assert "any-order (+0.10, within the intervals)" in flowing
     assert "16 bits come back +1.80 dB beside 10. What bits give" in flowing
+    assert "would give +0.70 dB; and codes of many patches at once" in flowing
     assert "| 12 | independent bits | 2,620 ± 20 | +4.8% | 3,000 |" in text
     assert "![New frames of flow](images/compare-priors-flow-256x6x4-10-bits.jpg)" in text
     assert max(map(len, [line for line in text.splitlines() if not line.startswith("|")])) <= 120
@@ -280,6 +283,21 @@ def test_summary_is_plain_data_with_a_row_for_each_way() -> None:
     assert data["priors"][0]["training_flops"] == flops(PriorRun("raster", SIZES[0]), BUDGET)
     assert data["heads"][3]["head"] == "independent bits"
     assert len(data["heads"]) == len(head_rows({}, SIZES[0], BITS)) == 9
+
+
+def test_what_more_bits_could_give_is_right_by_hand() -> None:
+    """Of patches of four pixels, two numbers are off, by 8 and by 4 either way, each of the four as often."""
+    real = np.full((4, 4, 2, 3), 100, dtype=np.uint8)
+    remade = real.copy()
+    for number, (first, second) in enumerate([(8, 4), (8, -4), (-8, 4), (-8, -4)]):
+        remade[number, ::2, 0, 0] += np.uint8(first % 256)
+        remade[number, 1::2, 1, 2] += np.uint8(second % 256)
+    gain = gain_of_more_bits(real, remade, 2, 1)
+    assert gain["signs_db"] == pytest.approx(10 * math.log10((64 + 16) / 16))
+    assert gain["bound_db"] == pytest.approx(10 * math.log10((64 + 16) / (16 + 16)))  # a bit takes 64 to 16
+    assert water_level(np.array([64.0, 16.0, 1.0]), 1) == pytest.approx(16)
+    assert water_level(np.array([64.0, 16.0, 1.0]), 2) == pytest.approx(8)  # 64 / 8 and 16 / 8 are 2**3 and 2
+    assert water_level(np.array([4.0, 4.0]), 10) == pytest.approx(4 / 2**10)
 
 
 def test_figure_is_drawn_of_what_there_is(tmp_path: Path) -> None:
