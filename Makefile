@@ -105,6 +105,7 @@ bench: bench-sampling ## Measure everything that docs/performance.md claims, hal
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/tokenizing.py
 	$(BIN)/python benchmarks/loading.py
+	$(BIN)/python benchmarks/denormals.py
 	$(BIN)/python benchmarks/cold_start.py
 	$(BIN)/python benchmarks/studio.py
 	$(BIN)/python benchmarks/gpu.py

@@ -45,7 +45,6 @@ from trainings import (
 
 from bisquit.atomic import atomic_file
 from bisquit.errors import BisquitError
-from bisquit.fingerprint import fingerprint
 from bisquit.frames import load_frames
 from bisquit.generate import load, load_feature_network, shipped_models
 from bisquit.sampling import SamplingConfig
@@ -180,18 +179,12 @@ def prepare(options: argparse.Namespace) -> Work:
         heun_steps=options.heun_steps,
         masked_noises=options.masked_noise,
         confidence_noise=options.confidence_noise,
-        judge=judge_of(options.features) if options.features else "",
+        judge=load_feature_network(options.features).fingerprint() if options.features else "",
     )
     is_limited = options.limit is not None
     train = Source(options.frames, "train", count, is_limited)
     valid = Source(options.valid_frames, "valid", valid_count, is_limited)
     return Work(budget, train, valid, options.runs, options.docs, options.features, options.rounds)
-
-
-def judge_of(features: Path) -> str:
-    """Return the fingerprint of a network that judges. Raises ModelError if there is none."""
-    network = load_feature_network(features)
-    return fingerprint(network.config.to_dict(), network)
 
 
 def taken_models(given: Sequence[str], runs: Sequence[Run]) -> dict[str, str]:

@@ -55,6 +55,13 @@ def test_frames_of_any_size_have_features_and_logits_of_their_classes(size: tupl
     assert not torch.equal(features[0], features[1])
 
 
+def test_a_fingerprint_names_configuration_classes_and_weights(file: Path):
+    own = make_network().fingerprint()
+    assert load_features(file).fingerprint() == own
+    others = make_network(seed=1), make_network(classes=("ice", "sand", "snow")), make_network(dimensions=7)
+    assert len({own, *(other.fingerprint() for other in others)}) == 4
+
+
 def test_the_usual_network_fits_into_a_megabyte_in_half_precision(tmp_path: Path):
     network = FeatureNetwork(FeatureNetworkConfig(), tuple(f"track {i}" for i in range(25)))
     save_features(network, tmp_path / "f", torch.float16)

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from bisquit.autoencoder import to_float
 from bisquit.config import Settings, require
+from bisquit.fingerprint import fingerprint
 
 _NORM_GROUPS = 8
 
@@ -100,3 +101,7 @@ class FeatureNetwork(nn.Module):
         """Judge frames, uint8 (B, H, W, 3), where the network is: float32. Raises ShapeError on other arrays."""
         output: FeatureOutput = self(to_float(frames.to(self.stem.weight.device)))
         return output
+
+    def fingerprint(self) -> str:
+        """Return 16 hexadecimal digits that name this network: its configuration, classes and weights, as float32."""
+        return fingerprint({**self.config.to_dict(), "classes": self.classes}, self)
