@@ -120,6 +120,7 @@ def parse() -> argparse.Namespace:
     spent.add_argument("--pictures", type=int, help="pictures that a prior is trained on; all frames if not given")
     spent.add_argument("--epochs", type=int, default=2, help="how often a prior sees them")
     spent.add_argument("--tokenizer-epochs", type=int, default=2, help="epochs of every tokenizer")
+    spent.add_argument("--scratch-epochs", type=int, default=2, help="epochs of tokenizers that learn from scratch")
     spent.add_argument(
         "--start", default="", help="a model whose tokenizer all tokenizers begin with, as far as it fits"
     )
@@ -132,6 +133,7 @@ def parse() -> argparse.Namespace:
     )
     options = parser.parse_args()
     require_counts(parser, options, "limit", "pictures", "epochs", "tokenizer_epochs", "samples", "masks", "rounds")
+    require_counts(parser, options, "scratch_epochs")
     first = options.sizes[0]
     deep = [Size(first.width, depth, first.heads) for depth in options.depths]
     options.sizes = tuple(dict.fromkeys((*options.sizes, *deep)))
@@ -179,6 +181,7 @@ def prepare(options: argparse.Namespace) -> Work:
         heun_steps=options.heun_steps,
         masked_noises=options.masked_noise,
         confidence_noise=options.confidence_noise,
+        scratch_epochs=options.scratch_epochs,
         judge=load_feature_network(options.features).fingerprint() if options.features else "",
     )
     is_limited = options.limit is not None
@@ -217,7 +220,16 @@ def write(work: Work, options: argparse.Namespace) -> None:
 def command(options: argparse.Namespace, budget: Budget) -> str:
     """Return the command that makes the page, as the page says it."""
     frames, valid_frames = Path(options.frames).name, Path(options.valid_frames).name
-    counts = ("pictures", "epochs", "tokenizer_epochs", "samples", "top_p", "masks", "confidence_noise")
+    counts = (
+        "pictures",
+        "epochs",
+        "tokenizer_epochs",
+        "scratch_epochs",
+        "samples",
+        "top_p",
+        "masks",
+        "confidence_noise",
+    )
     numbers = {name: getattr(budget, name) for name in counts}
     names = ("sizes", "bits", "masked_steps", "masked_noise", "euler_steps", "heun_steps")
     lists = {name: getattr(options, name) for name in names}

@@ -72,7 +72,7 @@ def flops(run: PriorRun, budget: Budget) -> float:
 def seconds(run: Run, budget: Budget, rounds: int) -> float:
     """Return about how long a run takes on two cores, its measuring included. rounds: of timing."""
     if isinstance(run, TokenizerRun):
-        trained = 0 if run.name in budget.taken else budget.tokenizer_epochs * budget.frames
+        trained = 0 if run.name in budget.taken else budget.tokenizer_epochs_of(run) * budget.frames
         return (trained + budget.frames / 2 + budget.valid_frames + budget.samples) / TOKENIZER_PER_S
     if isinstance(run, PriorRun):
         masks = {"masked": budget.masks, "flow": 0}.get(run.kind, 1)

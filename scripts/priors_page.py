@@ -25,6 +25,7 @@ from priors_plan import (
 from priors_rows import (
     Row,
     bars,
+    gained_db,
     head_rows,
     name_of,
     of_run,
@@ -315,17 +316,21 @@ def _depth_part(budget: Budget, sizes: Sequence[Size], rows: Sequence[Row]) -> s
 
 
 def _codebooks_part(figures: Figures, budget: Budget, size: Size, bits: Sequence[int]) -> str:
-    begun = (
+    grown = (
         f" All begin with what fits of the tokenizer of `{budget.start}`; those that grow from it, of its kind but of "
         f"more bits, learn at {GROWN_RATES:g} of the preset's rates."
         if budget.start
         else ""
     )
     tokenizers = (
-        f"The preset `{PRESET}`'s tokenizer with other quantizers, trained for {budget.tokenizer_epochs} epochs of "
-        f"{budget.frames:,} frames.{begun} Bits by counts are those of a left-and-up count model "
-        "([how](seed.md#the-prior)). The Fréchet distance of real frames of other races that went through the tokens "
-        "is in the column before the last."
+        f"What the priors above and below are over: the preset `{PRESET}`'s tokenizer with other quantizers, which saw "
+        f"{budget.frames:,} frames {_times(budget.tokenizer_epochs)}.{grown} Bits by counts are those of a left-and-up "
+        "count model ([how](seed.md#the-prior)). The Fréchet distance of real frames of other races that went through "
+        "the tokens is in the column before the last."
+    )
+    scratch = (
+        "And to compare quantizers, the same tokenizer with each of them, from the same start and with the same "
+        f"recipe, which saw those frames {_times(budget.scratch_epochs)}:"
     )
     heads = (
         f"Priors of {size} that differ in their head alone, over the tokens of `bsq` above, of as many pictures and "
@@ -333,13 +338,18 @@ def _codebooks_part(figures: Figures, budget: Budget, size: Size, bits: Sequence
         "bits that are independent of one another given the tokens before, each with a network of the same size; at "
         "more bits, two parts alone. Bits of different tokenizers mean nothing without the error beside them."
     )
+    rows = tokenizer_rows(figures, bits)
     others = [tokenizer_row(figures, run) for run in tokenizers_of_families()]
-    rows = [*tokenizer_rows(figures, bits), *others]
+    begun = [*(row for row in rows if not row["is_from_scratch"]), *others]
     return f"""### Bits and quantizers
 
 {filled(tokenizers)}
 
-{table(TOKENIZER_COLUMNS, rows, "psnr_db")}
+{table(TOKENIZER_COLUMNS, begun, "psnr_db")}
+
+{filled(scratch)}
+
+{table(TOKENIZER_COLUMNS, [row for row in rows if row["is_from_scratch"]], "psnr_db")}
 
 {filled(_more_bits_said(figures, budget, bits))}
 
@@ -354,13 +364,16 @@ def _more_bits_said(figures: Figures, budget: Budget, bits: Sequence[int]) -> st
     """Say what bits give, and how far tokenizers are alike but for them."""
     by_bits = {count: tokenizer_row(figures, TokenizerRun("bsq", count))["psnr_db"] for count in bits}
     known = {count: found for count, found in by_bits.items() if found is not None}
-    said = "What bits give where all learn from scratch, and as long, is in [tokenizers](tokenizers.md)."
+    said = "What other numbers of bits give from scratch is in [tokenizers](tokenizers.md)."
     if len(known) < 2:
         return said
     few, most = min(known), max(known)
     told = f"{most} bits come back {known[most] - known[few]:+.2f} dB beside {few}"
     if TokenizerRun("bsq", few).name in budget.taken:
         told += f", of a finished tokenizer; new bits have seen the frames {_times(budget.tokenizer_epochs)}"
+    from_scratch = gained_db(figures, BITS, max(bits), is_from_scratch=True)
+    if from_scratch is not None:
+        told += f". Where both learn from scratch, {max(bits)} bits come back {from_scratch:+.2f} dB beside {BITS}"
     return f"{told}. {said}{_could_add_said(figures)}"
 
 

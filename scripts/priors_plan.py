@@ -3,7 +3,8 @@
     families    tokenizer ──> prior of each family and size ──> its new frames, by each way to paint
                                                                 (of the first size with more layers, by the usual one)
                                                             ──> times of all families of a size, in alternation
-    codebooks   tokenizer of each number of bits, and of each quantizer ──> priors that differ in their heads
+    codebooks   tokenizer of each number of bits ──> priors that differ in their heads
+                tokenizers of each quantizer, and of most bits, that learn from scratch, all as long
 
 All priors of a size have the same transformer and see the same pictures as often; a family says only in what else it
 is unlike the raster prior.
@@ -35,6 +36,8 @@ LEVELS_BITS = 30
 QUANTIZERS = ("bsq", "lfq", "fsq", "vq")
 HEAD_BITS = (10, 12)
 """For which bits of a token all heads are compared; one softmax over more is too dear."""
+VARIANTS = ("parts", "mending pyramid", "flow of levels")
+"""Families that are others but for one thing, and are compared at the first size alone."""
 DEEPER = ("raster", "any-order", "pyramid", "masked", "flow")
 """Families that are also tried with more layers."""
 PARTS = ("families", "codebooks")
@@ -100,11 +103,13 @@ class TokenizerRun:
 
     quantizer: str = "bsq"
     bits: int = BITS
+    is_from_scratch: bool = False
+    """Whether it learns from scratch, where others may begin with a finished one, and is there to be compared alone."""
 
     @property
     def name(self) -> str:
         """The name of its folder."""
-        return f"tokenizer-{self.quantizer}-{self.bits}-bits"
+        return f"tokenizer-{'scratch-' * self.is_from_scratch}{self.quantizer}-{self.bits}-bits"
 
     @property
     def numbers(self) -> int:
@@ -223,6 +228,12 @@ class Budget:
     """Of all other rounds of the masked family."""
     judge: str = ""
     """Fingerprint of the network that judges new frames, "" for the one that ships."""
+    scratch_epochs: int = 2
+    """Epochs of those tokenizers that learn from scratch to be compared."""
+
+    def tokenizer_epochs_of(self, run: TokenizerRun) -> int:
+        """Return how often a tokenizer sees the frames."""
+        return self.scratch_epochs if run.is_from_scratch else self.tokenizer_epochs
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -294,7 +305,9 @@ def is_deeper(size: Size, first: Size) -> bool:
 
 def families_of(size: Size, first: Size) -> list[str]:
     """Return the families that are compared at a size."""
-    return list(DEEPER if is_deeper(size, first) else FAMILIES)
+    if is_deeper(size, first):
+        return list(DEEPER)
+    return [family for family in FAMILIES if size == first or family not in VARIANTS]
 
 
 def plan(
@@ -302,7 +315,6 @@ def plan(
     families: Sequence[str],
     sizes: Sequence[Size],
     bits: Sequence[int],
-    quantizers: Sequence[str] = QUANTIZERS,
 ) -> list[Run]:
     """Return all runs of some parts, each once, what others need before them; sizes one after another.
 
@@ -319,10 +331,16 @@ def plan(
                 runs += [prior.tokenizer, prior, Painting(prior, is_usual_alone=is_deep)]
             runs.append(Timing(size, priors, is_usual_alone=is_deep))
     if "codebooks" in parts:
+        runs += from_scratch(bits)
         runs += [TokenizerRun("bsq", count) for count in bits]
-        runs += [TokenizerRun(quantizer) for quantizer in quantizers]
         for count in bits:
             runs += [run for prior in heads(count, sizes[0]) for run in (prior.tokenizer, prior)]
+    return list(dict.fromkeys(runs))
+
+
+def from_scratch(bits: Sequence[int]) -> list[TokenizerRun]:
+    """Return the tokenizers that learn from scratch: of each quantizer, and of the most of these bits."""
+    runs = [*(TokenizerRun(kind, BITS, True) for kind in QUANTIZERS), TokenizerRun("bsq", max(bits), True)]
     return list(dict.fromkeys(runs))
 
 

@@ -178,13 +178,13 @@ class Work:
         return self._train(
             "tokenizer",
             run,
-            *("--preset", PRESET, *run.flags, *self._start(run), "--epochs", str(self.budget.tokenizer_epochs)),
+            *("--preset", PRESET, *run.flags, *self._start(run), "--epochs", str(self.budget.tokenizer_epochs_of(run))),
             *("--frames", self.train.name(self.runs), "--valid-frames", self.valid.name(self.runs)),
         )
 
     def _start(self, run: TokenizerRun) -> list[str]:
         """Return what a tokenizer begins with, and its rates if it grows from that."""
-        if not self.budget.start:
+        if not self.budget.start or run.is_from_scratch:
             return []
         flags, first = ["--start", self.budget.start], load(self.budget.start).tokenizer
         if run.quantizer == first.config.quantizer.kind and run.bits > first.bits:

@@ -23,7 +23,7 @@ from PIL import Image
 from priors_cost import flops, flops_a_picture, products, seconds
 from priors_measure import gain_of_more_bits, sides_of, water_level
 from priors_page import page, summary
-from priors_plan import FAMILIES, PARTS, Budget, Painting, PriorRun, Timing, TokenizerRun, heads, plan
+from priors_plan import DEEPER, FAMILIES, PARTS, Budget, Painting, PriorRun, Timing, TokenizerRun, heads, plan
 from priors_plot import plot
 from priors_rows import bars, head_rows, prior_rows
 from priors_work import Source, Work
@@ -111,7 +111,15 @@ def test_nothing_is_planned_twice_and_all_that_a_run_needs_comes_before_it() -> 
         assert not isinstance(run, PriorRun) or run.tokenizer in before
         assert not isinstance(run, Painting) or run.prior in before
         assert not isinstance(run, Timing) or set(run.priors) <= set(before)
-    assert {run.family for run in runs if isinstance(run, PriorRun)} == set(FAMILIES)
+    priors = [run for run in runs if isinstance(run, PriorRun)]
+    assert {run.family for run in priors} == set(FAMILIES)
+    assert {run.family for run in priors if run.size == SIZES[1]} == {
+        "raster",
+        "any-order",
+        "pyramid",
+        "masked",
+        "flow",
+    }
 
 
 def test_one_family_is_planned_beside_raster_alone() -> None:
@@ -214,7 +222,7 @@ def test_what_was_asked_is_judged_by_the_figures() -> None:
     assert [bar.is_met for bar in found] == [True] * 5
     assert "pyramid at 128x4x4: 120.0 times" in found[0].found
     assert "masked, 16 rounds, at 256x6x4: 37.5 times" in found[1].found
-    assert found[3].found == "+1.80 dB"
+    assert found[3].found == "both from scratch, as long: +1.80 dB; grown from a finished one: +1.80 dB"
     assert found[4].found == "10 bits: +0.8%, 12 bits: +0.8%"
     assert found[2].found.startswith("masked, 8 rounds, at 128x4x4: 2.10 ± 0.10, raster 3.00 ± 0.10; masked")
     others = bars(figures_of(better="any-order"), BUDGET, SIZES, BITS)[2]
@@ -230,9 +238,9 @@ def test_what_was_asked_is_judged_by_the_figures() -> None:
 
 
 def test_page_shows_rows_bounds_and_what_is_missing() -> None:
-    text = page(figures_of(), BUDGET, SIZES, BITS, "    make compare-priors")
+    text, runs = page(figures_of(), BUDGET, SIZES, BITS, "    make compare-priors"), plan(PARTS, FAMILIES, SIZES, BITS)
     flowing = " ".join(text.split())
-    assert "Done: 49 of 49 runs." in text
+    assert f"Done: {len(runs)} of {len(runs)} runs." in text
     assert "missing |" not in text
     assert "| `masked` | 16 rounds | 2.10 ± 0.10 | 0.800 | 0.600 | ≤ 2,500 ± 20 | 16 | 0.016 |" in text
     assert "| `flow` | 8 steps, Heun | 3.10 ± 0.10 | 0.800 | 0.600 | – | 15 |" in text
@@ -240,14 +248,14 @@ def test_page_shows_rows_bounds_and_what_is_missing() -> None:
     assert "over 10 numbers a place of 8 levels each, in place of continuous latents: frames come back" in flowing
     assert "nearer to real frames than raster (3.00) are: masked, 8 rounds (-0.90)" in flowing
     assert "any-order (+0.10, within the intervals)" in flowing
-    assert "16 bits come back +1.80 dB beside 10. What bits give" in flowing
+    assert "Where both learn from scratch, 16 bits come back +1.80 dB beside 10. What other numbers" in flowing
     assert "would give +0.70 dB; and codes of many patches at once" in flowing
     assert "| 12 | independent bits | 2,620 ± 20 | +4.8% | 3,000 |" in text
     assert "![New frames of flow](images/compare-priors-flow-256x6x4-10-bits.jpg)" in text
     assert max(map(len, [line for line in text.splitlines() if not line.startswith("|")])) <= 120
     empty = page({}, BUDGET, SIZES, BITS, "    make compare-priors")
-    assert "Done: 0 of 49 runs." in empty
-    assert empty.count("| missing |") == 2 * 15 + 8 + 9
+    assert f"Done: 0 of {len(runs)} runs." in empty
+    assert empty.count("| missing |") == 15 + 10 + 5 + 5 + 9
     assert "![" not in empty
 
 
@@ -279,7 +287,7 @@ def test_none_nearer_than_raster_is_said_with_what_tokens_alone_lose() -> None:
 
 def test_summary_is_plain_data_with_a_row_for_each_way() -> None:
     data = json.loads(json.dumps(summary(figures_of(), BUDGET, SIZES, BITS)))
-    assert len(data["priors"]) == 2 * 15 == len(prior_rows({}, BUDGET, SIZES))
+    assert len(data["priors"]) == 15 + 10 == len(prior_rows({}, BUDGET, SIZES))
     assert data["priors"][0]["training_flops"] == flops(PriorRun("raster", SIZES[0]), BUDGET)
     assert data["heads"][3]["head"] == "independent bits"
     assert len(data["heads"]) == len(head_rows({}, SIZES[0], BITS)) == 9
@@ -318,6 +326,7 @@ def test_figure_is_drawn_of_what_there_is(tmp_path: Path) -> None:
         (TokenizerRun("bsq", 10), "best", False),  # nothing of it is new
         (TokenizerRun("fsq", 16), "best", False),  # another kind: what decides on its tokens is all new
         (TokenizerRun("bsq", 16), "", False),
+        (TokenizerRun("bsq", 16, is_from_scratch=True), "best", False),
     ],
 )
 def test_a_tokenizer_that_grows_from_the_one_it_begins_with_learns_more_slowly(
@@ -329,7 +338,8 @@ def test_a_tokenizer_that_grows_from_the_one_it_begins_with_learns_more_slowly(
     work = Work(replace(BUDGET, start=start), frames, frames, tmp_path, tmp_path, None, 1)
     with pytest.raises(BisquitError):  # nothing was trained that could be measured
         work.finish(run)
-    assert ("--start" in said) == bool(start)
+    assert ("--start" in said) == (bool(start) and not run.is_from_scratch)
+    assert said[said.index("--epochs") + 1] == ("2" if run.is_from_scratch else "4")
     lower = [said[said.index(name) + 1] for name in ("--learning-rate", "--muon-learning-rate") if name in said]
     assert lower == (["0.0005", "0.001"] if has_lower_rates else [])
 
@@ -376,6 +386,7 @@ def words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         "bits": "4",
         "epochs": 1,
         "tokenizer-epochs": 1,
+        "scratch-epochs": 1,
         "limit": 16,
         "samples": 8,
         "masks": 1,
@@ -423,7 +434,7 @@ def test_a_round_goes_from_frames_to_the_page_once(
     assert {row["quantizer"] for row in data["tokenizers"]} == {"bsq", "lfq", "fsq", "vq", "pyramid"}
     assert data["heads"][0]["bits"] > 0
     trained = [command[1] for command in commands if command[0] == "train"]
-    assert (trained.count("tokenizer"), trained.count("prior")) == (7, 9)
+    assert (trained.count("tokenizer"), trained.count("prior")) == (9, 9)
     text = (tmp_path / "docs" / "compare-priors.md").read_text()
     assert "missing" not in text.replace("is missing below", "")
     shown = {path.name for path in (tmp_path / "docs" / "images").iterdir()}
