@@ -113,13 +113,7 @@ def test_nothing_is_planned_twice_and_all_that_a_run_needs_comes_before_it() -> 
         assert not isinstance(run, Timing) or set(run.priors) <= set(before)
     priors = [run for run in runs if isinstance(run, PriorRun)]
     assert {run.family for run in priors} == set(FAMILIES)
-    assert {run.family for run in priors if run.size == SIZES[1]} == {
-        "raster",
-        "any-order",
-        "pyramid",
-        "masked",
-        "flow",
-    }
+    assert {run.family for run in priors if run.size == SIZES[1]} == set(DEEPER)
 
 
 def test_one_family_is_planned_beside_raster_alone() -> None:
