@@ -198,7 +198,7 @@ def _trained_said(budget: Budget) -> str:
 
 
 def _times(epochs: int) -> str:
-    return "once" if epochs == 1 else f"{epochs} times"
+    return {1: "once", 2: "twice"}.get(epochs, f"{epochs} times")
 
 
 def _measured_said(budget: Budget) -> str:
