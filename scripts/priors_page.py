@@ -371,9 +371,10 @@ def _more_bits_said(figures: Figures, budget: Budget, bits: Sequence[int]) -> st
     told = f"{most} bits come back {known[most] - known[few]:+.2f} dB beside {few}"
     if TokenizerRun("bsq", few).name in budget.taken:
         told += f", of a finished tokenizer; new bits have seen the frames {_times(budget.tokenizer_epochs)}"
-    from_scratch = gained_db(figures, BITS, max(bits), is_from_scratch=True)
-    if from_scratch is not None:
-        told += f". Where both learn from scratch, {max(bits)} bits come back {from_scratch:+.2f} dB beside {BITS}"
+    gains = {kind: gained_db(figures, kind, BITS, max(bits), is_from_scratch=True) for kind in ("bsq", "fsq")}
+    found = [f"{gain:+.2f} dB with `{kind}`" for kind, gain in gains.items() if gain is not None]
+    if found:
+        told += f". Where both learn from scratch, {max(bits)} bits come back {' and '.join(found)} beside {BITS}"
     return f"{told}. {said}{_could_add_said(figures)}"
 
 

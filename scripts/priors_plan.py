@@ -339,8 +339,12 @@ def plan(
 
 
 def from_scratch(bits: Sequence[int]) -> list[TokenizerRun]:
-    """Return the tokenizers that learn from scratch: of each quantizer, and of the most of these bits."""
-    runs = [*(TokenizerRun(kind, BITS, True) for kind in QUANTIZERS), TokenizerRun("bsq", max(bits), True)]
+    """Return the tokenizers that learn from scratch: of each quantizer, and of two of them with the most of these bits.
+
+    Those two spend bits in two ways: on signs of as many directions, and on levels of few.
+    """
+    runs = [TokenizerRun(kind, BITS, is_from_scratch=True) for kind in QUANTIZERS]
+    runs += [TokenizerRun(kind, max(bits), is_from_scratch=True) for kind in ("bsq", "fsq")]
     return list(dict.fromkeys(runs))
 
 

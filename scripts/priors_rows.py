@@ -136,9 +136,9 @@ def _head(run: PriorRun) -> str:
     return "bit after bit" if run.parts == run.bits else f"{run.parts} parts of {run.bits // run.parts} bits"
 
 
-def gained_db(figures: Figures, few: int, many: int, is_from_scratch: bool) -> float | None:
+def gained_db(figures: Figures, quantizer: str, few: int, many: int, is_from_scratch: bool) -> float | None:
     """Return by how many dB frames come back better with many bits a token than with few."""
-    found = [tokenizer_row(figures, TokenizerRun("bsq", bits, is_from_scratch))["psnr_db"] for bits in (few, many)]
+    found = [tokenizer_row(figures, TokenizerRun(quantizer, bits, is_from_scratch))["psnr_db"] for bits in (few, many)]
     return None if None in found else found[1] - found[0]
 
 
@@ -156,9 +156,12 @@ def bars(figures: Figures, budget: Budget, sizes: Sequence[Size], bits: Sequence
     rows = prior_rows(figures, budget, sizes)
     parts = {row["bits_a_token"]: row["more"] for row in head_rows(figures, sizes[0], bits) if "parts" in row["head"]}
     asked = {count: parts.get(count) for count in HEAD_BITS}
-    gains = {is_new: gained_db(figures, BITS, MANY_BITS, is_new) for is_new in (True, False)}
-    ways = {True: "both from scratch, as long", False: "grown from a finished one"}
-    known = {is_new: gain for is_new, gain in gains.items() if gain is not None}
+    gains = {
+        "`bsq`, both from scratch": gained_db(figures, "bsq", BITS, MANY_BITS, is_from_scratch=True),
+        "`fsq`, both from scratch": gained_db(figures, "fsq", BITS, MANY_BITS, is_from_scratch=True),
+        "`bsq`, grown from a finished one": gained_db(figures, "bsq", BITS, MANY_BITS, is_from_scratch=False),
+    }
+    known = {how: gain for how, gain in gains.items() if gain is not None}
     return [
         _times_bar(f"pyramid and masked take {FEWER_PASSES:g} times fewer passes than raster", rows, "passes"),
         _times_bar(
@@ -167,7 +170,7 @@ def bars(figures: Figures, budget: Budget, sizes: Sequence[Size], bits: Sequence
         _frechet_bar(rows),
         Bar(
             f"{MANY_BITS} bits a token come back {MORE_DB:g} dB better than {BITS}",
-            "; ".join(f"{ways[is_new]}: {gain:+.2f} dB" for is_new, gain in known.items()),
+            "; ".join(f"{how}: {gain:+.2f} dB" for how, gain in known.items()),
             any(gain >= MORE_DB for gain in known.values()) if known else None,
         ),
         Bar(
