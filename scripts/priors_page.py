@@ -371,7 +371,10 @@ def _more_bits_said(figures: Figures, budget: Budget, bits: Sequence[int]) -> st
     told = f"{most} bits come back {known[most] - known[few]:+.2f} dB beside {few}"
     if TokenizerRun("bsq", few).name in budget.taken:
         told += f", of a finished tokenizer; new bits have seen the frames {_times(budget.tokenizer_epochs)}"
-    gains = {kind: gained_db(figures, kind, BITS, max(bits), is_from_scratch=True) for kind in ("bsq", "fsq")}
+    gains = {
+        kind: gained_db(figures, *(TokenizerRun(kind, count, is_from_scratch=True) for count in (BITS, max(bits))))
+        for kind in ("bsq", "fsq")
+    }
     found = [f"{gain:+.2f} dB with `{kind}`" for kind, gain in gains.items() if gain is not None]
     if found:
         told += f". Where both learn from scratch, {max(bits)} bits come back {' and '.join(found)} beside {BITS}"

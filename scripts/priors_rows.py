@@ -136,9 +136,9 @@ def _head(run: PriorRun) -> str:
     return "bit after bit" if run.parts == run.bits else f"{run.parts} parts of {run.bits // run.parts} bits"
 
 
-def gained_db(figures: Figures, quantizer: str, few: int, many: int, is_from_scratch: bool) -> float | None:
-    """Return by how many dB frames come back better with many bits a token than with few."""
-    found = [tokenizer_row(figures, TokenizerRun(quantizer, bits, is_from_scratch))["psnr_db"] for bits in (few, many)]
+def gained_db(figures: Figures, few: TokenizerRun, many: TokenizerRun) -> float | None:
+    """Return by how many dB frames come back better from a tokenizer of many bits than from one of few."""
+    found = [tokenizer_row(figures, run)["psnr_db"] for run in (few, many)]
     return None if None in found else found[1] - found[0]
 
 
@@ -156,10 +156,12 @@ def bars(figures: Figures, budget: Budget, sizes: Sequence[Size], bits: Sequence
     rows = prior_rows(figures, budget, sizes)
     parts = {row["bits_a_token"]: row["more"] for row in head_rows(figures, sizes[0], bits) if "parts" in row["head"]}
     asked = {count: parts.get(count) for count in HEAD_BITS}
+    new = {(kind, count): TokenizerRun(kind, count, True) for kind in ("bsq", "fsq") for count in (BITS, MANY_BITS)}
     gains = {
-        "`bsq`, both from scratch": gained_db(figures, "bsq", BITS, MANY_BITS, is_from_scratch=True),
-        "`fsq`, both from scratch": gained_db(figures, "fsq", BITS, MANY_BITS, is_from_scratch=True),
-        "`bsq`, grown from a finished one": gained_db(figures, "bsq", BITS, MANY_BITS, is_from_scratch=False),
+        "`bsq`, both from scratch": gained_db(figures, new["bsq", BITS], new["bsq", MANY_BITS]),
+        "`fsq`, both from scratch": gained_db(figures, new["fsq", BITS], new["fsq", MANY_BITS]),
+        "`fsq` beside `bsq`, both from scratch": gained_db(figures, new["bsq", BITS], new["fsq", MANY_BITS]),
+        "`bsq`, grown from a finished one": gained_db(figures, TokenizerRun(), TokenizerRun("bsq", MANY_BITS)),
     }
     known = {how: gain for how, gain in gains.items() if gain is not None}
     return [

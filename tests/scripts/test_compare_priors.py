@@ -218,7 +218,12 @@ def test_what_was_asked_is_judged_by_the_figures() -> None:
     assert "masked, 16 rounds, at 256x6x4: 37.5 times" in found[1].found
     assert found[3].found == "; ".join(
         f"{how}: +1.80 dB"
-        for how in ("`bsq`, both from scratch", "`fsq`, both from scratch", "`bsq`, grown from a finished one")
+        for how in (
+            "`bsq`, both from scratch",
+            "`fsq`, both from scratch",
+            "`fsq` beside `bsq`, both from scratch",
+            "`bsq`, grown from a finished one",
+        )
     )
     assert found[4].found == "10 bits: +0.8%, 12 bits: +0.8%"
     assert found[2].found.startswith("masked, 8 rounds, at 128x4x4: 2.10 ± 0.10, raster 3.00 ± 0.10; masked")
