@@ -1,8 +1,8 @@
 """Numbers too small for float32's usual form are taken for zero while a training runs.
 
 Far below zero GELU has hardly a slope, and gradients come out of it below 1e-38: denormal, with which a processor's
-arithmetic takes many times as long. A trained tokenizer's gradients of the preset `best` took 6 times as long to work
-out, on one core of a Xeon with AVX-512; a GPU does not mind. See `torch.set_flush_denormal`.
+arithmetic takes many times as long. A step of a trained tokenizer took 2.9 times as long, by docs/performance.md;
+a GPU does not mind. See `torch.set_flush_denormal`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,10 @@ def is_dropping_denormals() -> bool:
 
 
 def _drop(is_wanted: bool) -> None:
-    """Set it for the calling thread, and end OpenMP's others: the next ones begin as the thread is that calls them."""
+    """Set it for the calling thread, and end OpenMP's others: the next ones begin as the thread is that calls them.
+
+    GNU's ends them when it is paused; LLVM's takes the caller's setting over each time, and loses nothing by a pause.
+    """
     torch.set_flush_denormal(is_wanted)
     own = ctypes.CDLL(None) if os.name == "posix" else None
     pause = getattr(own, "omp_pause_resource_all", None)  # of OpenMP 5.0
