@@ -132,8 +132,8 @@ def parse() -> argparse.Namespace:
         "--plan", "--dry", dest="plan", action="store_true", help="list the runs and how long they take, and stop"
     )
     options = parser.parse_args()
-    require_counts(parser, options, "limit", "pictures", "epochs", "tokenizer_epochs", "samples", "masks", "rounds")
-    require_counts(parser, options, "scratch_epochs")
+    require_counts(parser, options, "limit", "pictures", "samples", "masks", "rounds")
+    require_counts(parser, options, "epochs", "tokenizer_epochs", "scratch_epochs")
     first = options.sizes[0]
     deep = [Size(first.width, depth, first.heads) for depth in options.depths]
     options.sizes = tuple(dict.fromkeys((*options.sizes, *deep)))

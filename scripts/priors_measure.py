@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from priors_plan import FAMILIES, Budget, Painting, PriorRun, Way
+from priors_plan import BITS, FAMILIES, MANY_BITS, Budget, Painting, PriorRun, Way
 
 from bisquit.engine import Backend, engine_missing
 from bisquit.errors import ModelError
@@ -47,8 +47,6 @@ sys.path.append(str(Path(__file__).resolve().parent.parent / "benchmarks"))
 from measure import alternate  # benchmarks are scripts too, in a folder of their own
 
 BATCH = 32
-MORE_BITS = 6
-"""Whose worth, beside those of a tokenizer, is told: from 10 bits to 16."""
 COUNTS = (1, 64)
 """How many pictures are painted at once to be timed."""
 
@@ -84,7 +82,7 @@ def measure_tokenizer(
     remade = torch.cat([tokenizer.decode(tokenizer.encode(part), real.shape[1:3]).cpu() for part in parts])
     return {
         **{name: found[name] for name in kept},
-        "more_bits": gain_of_more_bits(real, remade.numpy(), tokenizer.patch_size, MORE_BITS),
+        "more_bits": gain_of_more_bits(real, remade.numpy(), tokenizer.patch_size, MANY_BITS - BITS),
         "parameters": _parameters(tokenizer),
         "real": judge(real),
         "real_remade": judge(remade.numpy()),

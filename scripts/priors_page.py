@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from priors_measure import MORE_BITS
 from priors_plan import (
     BITS,
     DEEPER,
     FAMILIES,
     GROWN_RATES,
     HEAD_BITS,
+    MANY_BITS,
     PRESET,
     Budget,
     Painting,
@@ -387,9 +387,10 @@ def _could_add_said(figures: Figures) -> str:
     if not gain:
         return ""
     return (
-        f" {MORE_BITS} bits more, each the sign of what {BITS} lose of a patch along one of its principal directions, "
-        f"would give {gain['signs_db']:+.2f} dB; and codes of many patches at once, which no quantizer of a token is, "
-        f"at most {gain['bound_db']:+.2f} dB, by the rate-distortion function of a Gaussian of that covariance."
+        f" {MANY_BITS - BITS} bits more, each the sign of what {BITS} lose of a patch along one of its principal "
+        f"directions, would give {gain['signs_db']:+.2f} dB; and codes of many patches at once, which no quantizer of "
+        f"a token is, at most {gain['bound_db']:+.2f} dB, by the rate-distortion function of a Gaussian of that "
+        "covariance."
     )
 
 

@@ -31,6 +31,8 @@ GROWN_RATES = 0.25
 """Share of the recipe's rates at which a tokenizer learns that grows from one of fewer bits: little of it is new."""
 BITS = 10
 """Bits of a token where families are compared."""
+MANY_BITS = 16
+"""Bits of a token that frames are to come back from better."""
 LEVELS_BITS = 30
 """Bits of a token that stands for continuous latents: ten numbers of eight levels, where others have ten signs."""
 QUANTIZERS = ("bsq", "lfq", "fsq", "vq")

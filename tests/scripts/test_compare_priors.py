@@ -239,6 +239,20 @@ def test_what_was_asked_is_judged_by_the_figures() -> None:
     assert bars(some, BUDGET, SIZES, BITS)[4].is_met is False  # whatever 12 bits will show
 
 
+def test_many_bits_are_held_against_few_of_the_same_quantizer() -> None:
+    found, gains = figures_of(), {"bsq": 1.0, "fsq": 1.2}
+    for kind, gain in gains.items():
+        few, many = (TokenizerRun(kind, count, True).name for count in (10, 16))
+        found[few, 0]["psnr_db"] = 25.0 if kind == "bsq" else 25.8
+        found[many, 0]["psnr_db"] = found[few, 0]["psnr_db"] + gain
+    found[TokenizerRun("bsq", 16).name, 0]["psnr_db"] = found[TokenizerRun().name, 0]["psnr_db"] + 0.2
+    bar = bars(found, BUDGET, SIZES, BITS)[3]
+    assert "`fsq` beside `bsq`, both from scratch: +2.00 dB" in bar.found
+    assert bar.is_met is False
+    found[TokenizerRun("fsq", 16, True).name, 0]["psnr_db"] = 27.3
+    assert bars(found, BUDGET, SIZES, BITS)[3].is_met is True
+
+
 def test_page_shows_rows_bounds_and_what_is_missing() -> None:
     text, runs = page(figures_of(), BUDGET, SIZES, BITS, "    make compare-priors"), plan(PARTS, FAMILIES, SIZES, BITS)
     flowing = " ".join(text.split())
