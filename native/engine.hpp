@@ -51,7 +51,7 @@ const Kernels& find_kernels(const std::string& name);
 class PackedTokenizer {
   public:
     // Throws std::invalid_argument as `PackedModel` does.
-    PackedTokenizer(const TokenizerShape& shape, const Find& find);
+    PackedTokenizer(const TokenizerShape& shape, float code_step, const Find& find);
     PackedTokenizer(const PackedTokenizer&) = delete;
 
     // A batch of pictures of one size, and how to work on it.
@@ -59,11 +59,11 @@ class PackedTokenizer {
         int count, height, width, threads;
         const Kernels& kernels;
     };
-    // frames: [count][height][width][3]. tokens: [count][rows][columns], of the grid. slopes: [count][rows][columns]
-    // [bits]. Throw std::invalid_argument where a number is out of its range.
-    void encode(const Batch& batch, const uint8_t* frames, int64_t* tokens) const;
-    void decode(const Batch& batch, const int64_t* tokens, uint8_t* frames) const;
-    void slopes(const Batch& batch, const int64_t* tokens, const uint8_t* frames, float* slopes) const;
+    // frames: [count][height][width][3]. vectors, projected, slopes: [count][rows][columns][channels], of the grid.
+    // Throw std::invalid_argument where a size of the batch is out of its range.
+    void project(const Batch& batch, const uint8_t* frames, float* projected) const;
+    void decode(const Batch& batch, const int8_t* vectors, uint8_t* frames) const;
+    void slopes(const Batch& batch, const int8_t* vectors, const uint8_t* frames, float* slopes) const;
 
     const TokenizerShape& shape() const { return packed.shape; }
     int rows(int height) const { return (height + shape().patch_size - 1) / shape().patch_size; }
@@ -74,7 +74,9 @@ class PackedTokenizer {
     std::vector<ResidualBlock> residual_blocks(const Find& find, const std::string& name, int count);
     template <class Work>
     void each(const Batch& batch, bool keeps_all, const Work& work) const;
-    void check(const Batch& batch, const int64_t* tokens) const;
+    // Of a picture.
+    static size_t pixels(const Batch& batch) { return size_t(batch.height) * batch.width * 3; }
+    size_t values(const Canvas& canvas) const { return size_t(canvas.cells()) * shape().channels; }
 
     TokenizerModel packed;
     std::vector<ResidualBlock> encoder, decoder, decoder_back;

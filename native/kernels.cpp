@@ -9,15 +9,15 @@
         constexpr DecoderKernels kernels = {decode_##precision, read_##precision};  \
     }
 
-#define BISQUIT_KERNELS(name)                                                                                 \
-    BISQUIT_DECODER(name, float32)                                                                            \
-    BISQUIT_DECODER(name, int8)                                                                               \
-    namespace name##_pictures {                                                                               \
-        void encode_picture(const TokenizerModel&, const Canvas&, const uint8_t*, int64_t*);                  \
-        void decode_picture(const TokenizerModel&, const Canvas&, const int64_t*, uint8_t*);                  \
-        void slopes_of_picture(const TokenizerModel&, const Canvas&, const int64_t*, const uint8_t*, float*); \
-        constexpr TokenizerKernels kernels = {encode_picture, decode_picture, slopes_of_picture};             \
-    }                                                                                                         \
+#define BISQUIT_KERNELS(name)                                                                                \
+    BISQUIT_DECODER(name, float32)                                                                           \
+    BISQUIT_DECODER(name, int8)                                                                              \
+    namespace name##_pictures {                                                                              \
+        void project_picture(const TokenizerModel&, const Canvas&, const uint8_t*, float*);                  \
+        void decode_picture(const TokenizerModel&, const Canvas&, const int8_t*, uint8_t*);                  \
+        void slopes_of_picture(const TokenizerModel&, const Canvas&, const int8_t*, const uint8_t*, float*); \
+        constexpr TokenizerKernels kernels = {project_picture, decode_picture, slopes_of_picture};           \
+    }                                                                                                        \
     const Kernels name##_kernels = {#name, name##_float32::kernels, name##_int8 ::kernels, name##_pictures::kernels};
 
 namespace bisquit {

@@ -74,10 +74,10 @@ void make_model(PackedModel* self, bool is_int8, int width, int n_layers, int n_
 }
 
 // A tokenizer from keyword arguments of Python.
-void make_tokenizer(PackedTokenizer* self, int patch_size, int width, int bits, int encoder_blocks, int decoder_blocks,
-                    const nb::dict& arrays) {
-    const TokenizerShape shape{patch_size, width, bits, encoder_blocks, decoder_blocks};
-    new (self) PackedTokenizer(shape, [&](const std::string& name) { return find(arrays, name); });
+void make_tokenizer(PackedTokenizer* self, int patch_size, int width, int channels, int encoder_blocks,
+                    int decoder_blocks, float code_step, const nb::dict& arrays) {
+    const TokenizerShape shape{patch_size, width, channels, encoder_blocks, decoder_blocks};
+    new (self) PackedTokenizer(shape, code_step, [&](const std::string& name) { return find(arrays, name); });
 }
 
 using Frames = nb::ndarray<const uint8_t, nb::shape<-1, -1, -1, 3>, nb::c_contig, nb::device::cpu>;
@@ -88,42 +88,46 @@ PackedTokenizer::Batch batch_of(size_t count, size_t height, size_t width, int t
     return {static_cast<int>(count), static_cast<int>(height), static_cast<int>(width), threads, find_kernels(kernels)};
 }
 
-// Tokens must be those of frames of a batch's size.
-void check_grid(const PackedTokenizer& tokenizer, const PackedTokenizer::Batch& batch, const In<int64_t, 3>& tokens) {
-    const size_t rows = tokenizer.rows(batch.height), columns = tokenizer.columns(batch.width);
-    if (tokens.shape(0) != size_t(batch.count) || tokens.shape(1) != rows || tokens.shape(2) != columns)
-        throw std::invalid_argument("tokens must be (" + std::to_string(batch.count) + ", " + std::to_string(rows) +
-                                    ", " + std::to_string(columns) + ") for frames of this size");
+// Vectors must be of the codebook, on the grid of frames of a batch's size.
+void check_vectors(const PackedTokenizer& tokenizer, const PackedTokenizer::Batch& batch,
+                   const In<int8_t, 4>& vectors) {
+    const size_t wanted[] = {size_t(batch.count), size_t(tokenizer.rows(batch.height)),
+                             size_t(tokenizer.columns(batch.width)), size_t(tokenizer.shape().channels)};
+    if (!std::equal(wanted, wanted + 4, vectors.shape_ptr()))
+        throw std::invalid_argument("vectors must be (" + std::to_string(wanted[0]) + ", " + std::to_string(wanted[1]) +
+                                    ", " + std::to_string(wanted[2]) + ", " + std::to_string(wanted[3]) +
+                                    ") for frames of this size");
 }
 
-nb::ndarray<nb::numpy, int64_t> encode(const PackedTokenizer& self, Frames frames, int threads,
-                                       const std::string& kernels) {
+nb::ndarray<nb::numpy, float> project(const PackedTokenizer& self, Frames frames, int threads,
+                                      const std::string& kernels) {
     const auto batch = batch_of(frames.shape(0), frames.shape(1), frames.shape(2), threads, kernels);
-    return made<int64_t>({frames.shape(0), size_t(self.rows(batch.height)), size_t(self.columns(batch.width))},
-                         [&](int64_t* tokens, size_t) {
-                             const nb::gil_scoped_release release;
-                             self.encode(batch, frames.data(), tokens);
-                         });
+    return made<float>({frames.shape(0), size_t(self.rows(batch.height)), size_t(self.columns(batch.width)),
+                        size_t(self.shape().channels)},
+                       [&](float* projected, size_t) {
+                           const nb::gil_scoped_release release;
+                           self.project(batch, frames.data(), projected);
+                       });
 }
 
-nb::ndarray<nb::numpy, uint8_t> decode(const PackedTokenizer& self, In<int64_t, 3> tokens, size_t height, size_t width,
+nb::ndarray<nb::numpy, uint8_t> decode(const PackedTokenizer& self, In<int8_t, 4> vectors, size_t height, size_t width,
                                        int threads, const std::string& kernels) {
-    const auto batch = batch_of(tokens.shape(0), height, width, threads, kernels);
-    check_grid(self, batch, tokens);
-    return made<uint8_t>({tokens.shape(0), height, width, 3}, [&](uint8_t* frames, size_t) {
+    const auto batch = batch_of(vectors.shape(0), height, width, threads, kernels);
+    check_vectors(self, batch, vectors);
+    return made<uint8_t>({vectors.shape(0), height, width, 3}, [&](uint8_t* frames, size_t) {
         const nb::gil_scoped_release release;
-        self.decode(batch, tokens.data(), frames);
+        self.decode(batch, vectors.data(), frames);
     });
 }
 
-nb::ndarray<nb::numpy, float> slopes(const PackedTokenizer& self, In<int64_t, 3> tokens, Frames frames, int threads,
+nb::ndarray<nb::numpy, float> slopes(const PackedTokenizer& self, In<int8_t, 4> vectors, Frames frames, int threads,
                                      const std::string& kernels) {
     const auto batch = batch_of(frames.shape(0), frames.shape(1), frames.shape(2), threads, kernels);
-    check_grid(self, batch, tokens);
-    return made<float>({tokens.shape(0), tokens.shape(1), tokens.shape(2), size_t(self.shape().bits)},
+    check_vectors(self, batch, vectors);
+    return made<float>({vectors.shape(0), vectors.shape(1), vectors.shape(2), vectors.shape(3)},
                        [&](float* slopes, size_t) {
                            const nb::gil_scoped_release release;
-                           self.slopes(batch, tokens.data(), frames.data(), slopes);
+                           self.slopes(batch, vectors.data(), frames.data(), slopes);
                        });
 }
 
@@ -339,15 +343,16 @@ NB_MODULE(_native, m) {
              "What the frequencies of the codes before each token sum to, and its own (B, length, 2).");
 
     nb::class_<PackedTokenizer>(m, "Tokenizer")
-        .def("__init__", &make_tokenizer, nb::kw_only(), "patch_size"_a, "width"_a, "bits"_a, "encoder_blocks"_a,
-             "decoder_blocks"_a, "arrays"_a,
+        .def("__init__", &make_tokenizer, nb::kw_only(), "patch_size"_a, "width"_a, "channels"_a, "encoder_blocks"_a,
+             "decoder_blocks"_a, "code_step"_a, "arrays"_a,
              "Pack a tokenizer's arrays. Raises ValueError where one is missing, of another shape or type, not finite "
              "or out of range.")
-        .def("encode", &encode, "frames"_a, "threads"_a, "kernels"_a = "", "The tokens (B, h, w) of frames.")
-        .def("decode", &decode, "tokens"_a, "height"_a, "width"_a, "threads"_a, "kernels"_a = "",
-             "The frames (B, height, width, 3) of tokens.")
-        .def("slopes", &slopes, "tokens"_a, "frames"_a, "threads"_a, "kernels"_a = "",
-             "How the squared error changes with each bit (B, h, w, bits).");
+        .def("project", &project, "frames"_a, "threads"_a, "kernels"_a = "",
+             "What the tokens of frames are decided by (B, h, w, channels).")
+        .def("decode", &decode, "vectors"_a, "height"_a, "width"_a, "threads"_a, "kernels"_a = "",
+             "The frames (B, height, width, 3) of what tokens stand for (B, h, w, channels).")
+        .def("slopes", &slopes, "vectors"_a, "frames"_a, "threads"_a, "kernels"_a = "",
+             "How half of the squared error changes with what the decoder takes of each channel (B, h, w, channels).");
 
     nb::class_<GuardedSession>(m, "Session")
         .def(nb::init<const PackedModel&, int, int, const std::string&, std::vector<float>>(), "model"_a, "batch"_a,

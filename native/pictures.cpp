@@ -14,7 +14,7 @@ class Pictures {
     Pictures(const TokenizerModel& model, const Canvas& canvas)
         : model(model), shape(model.shape), canvas(canvas), stride(shape.stride()) {}
 
-    void encode(const uint8_t* frame, int64_t* tokens) {
+    void project(const uint8_t* frame, float* projected) {
         each_value(canvas.x, model.stem.inputs, [&](size_t at, float) {
             return static_cast<float>(2 * frame[at] - 255) * static_cast<float>(1.0 / 510.0);
         });
@@ -23,16 +23,11 @@ class Pictures {
         for (int i = 0; i < shape.encoder_blocks; ++i) add(model.encoder[i], canvas.x, canvas.hidden);
         to_codes_of(canvas.x, model.down.inputs);
         convolve(model.down, [&](int cell, int column, F y) { store(at(canvas.hidden, cell) + column, y); });
-        for (int cell = 0; cell < canvas.cells(); ++cell) {
-            const float* signs = at(canvas.hidden, cell);
-            int64_t token = 0;
-            for (int bit = 0; bit < shape.bits; ++bit) token |= static_cast<int64_t>(signs[bit] >= 0) << bit;
-            tokens[cell] = token;
-        }
+        give(projected);
     }
 
-    void decode(const int64_t* tokens, uint8_t* frame) {
-        start(tokens);
+    void decode(const int8_t* vectors, uint8_t* frame) {
+        start(vectors);
         for (int i = 0; i < shape.decoder_blocks; ++i) add(model.decoder[i], canvas.x, canvas.hidden);
         to_pixels();
         for (int y = 0; y < canvas.height; ++y)
@@ -42,9 +37,9 @@ class Pictures {
                         static_cast<uint8_t>((level(y, x, channel) + ROUNDING) - ROUNDING);
     }
 
-    void slopes(const int64_t* tokens, const uint8_t* frame, float* slopes) {
+    void slopes(const int8_t* vectors, const uint8_t* frame, float* slopes) {
         const size_t floats = size_t(canvas.cells()) * stride;
-        start(tokens);
+        start(vectors);
         for (int i = 0; i < shape.decoder_blocks; ++i) {
             float* seen = canvas.seen + 2 * i * floats;
             __builtin_memcpy(seen, canvas.x, floats * sizeof(float));
@@ -69,10 +64,8 @@ class Pictures {
             });
         }
         to_codes_of(canvas.x, model.up_back.inputs);
-        const float unit = static_cast<float>(510.0 / __builtin_sqrt(static_cast<double>(shape.bits)));
-        convolve(model.up_back, [&](int cell, int column, F y) { store(at(canvas.hidden, cell) + column, y * unit); });
-        for (int cell = 0; cell < canvas.cells(); ++cell)
-            __builtin_memcpy(slopes + size_t(cell) * shape.bits, at(canvas.hidden, cell), shape.bits * sizeof(float));
+        convolve(model.up_back, [&](int cell, int column, F y) { store(at(canvas.hidden, cell) + column, y); });
+        give(slopes);
     }
 
   private:
@@ -83,14 +76,21 @@ class Pictures {
         return (cell / canvas.columns + 1) * (canvas.columns + 2) + cell % canvas.columns + 1;
     }
 
-    // x = what the decoder takes of tokens.
-    void start(const int64_t* tokens) {
-        const float step = static_cast<float>(1.0 / __builtin_sqrt(static_cast<double>(shape.bits)));
+    // Copy what `hidden` holds of each channel of the codebook.
+    void give(float* values) const {
+        for (int cell = 0; cell < canvas.cells(); ++cell)
+            __builtin_memcpy(values + size_t(cell) * shape.channels, at(canvas.hidden, cell),
+                             shape.channels * sizeof(float));
+    }
+
+    // x = what the decoder takes of what tokens stand for.
+    void start(const int8_t* vectors) {
         for (int cell = 0; cell < canvas.cells(); ++cell) {
+            const int8_t* vector = vectors + size_t(cell) * shape.channels;
             uint8_t* codes = canvas.codes + size_t(bordered(cell)) * stride;
             for (int i = 0; i < model.up.inputs; ++i)
-                codes[i] = i >= shape.bits ? OFFSET : (tokens[cell] >> i & 1) ? OFFSET + 1 : OFFSET - 1;
-            canvas.code_step[bordered(cell)] = step;
+                codes[i] = static_cast<uint8_t>(OFFSET + (i < shape.channels ? vector[i] : 0));
+            canvas.code_step[bordered(cell)] = model.code_step;
         }
         convolve(model.up, [&](int cell, int column, F y) { store(at(canvas.x, cell) + column, y); });
     }
@@ -213,17 +213,17 @@ class Pictures {
 
 }  // namespace
 
-void encode_picture(const TokenizerModel& model, const Canvas& canvas, const uint8_t* frame, int64_t* tokens) {
-    Pictures(model, canvas).encode(frame, tokens);
+void project_picture(const TokenizerModel& model, const Canvas& canvas, const uint8_t* frame, float* projected) {
+    Pictures(model, canvas).project(frame, projected);
 }
 
-void decode_picture(const TokenizerModel& model, const Canvas& canvas, const int64_t* tokens, uint8_t* frame) {
-    Pictures(model, canvas).decode(tokens, frame);
+void decode_picture(const TokenizerModel& model, const Canvas& canvas, const int8_t* vectors, uint8_t* frame) {
+    Pictures(model, canvas).decode(vectors, frame);
 }
 
-void slopes_of_picture(const TokenizerModel& model, const Canvas& canvas, const int64_t* tokens, const uint8_t* frame,
+void slopes_of_picture(const TokenizerModel& model, const Canvas& canvas, const int8_t* vectors, const uint8_t* frame,
                        float* slopes) {
-    Pictures(model, canvas).slopes(tokens, frame, slopes);
+    Pictures(model, canvas).slopes(vectors, frame, slopes);
 }
 
 }  // namespace bisquit::VARIANT

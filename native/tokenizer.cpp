@@ -2,25 +2,28 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 
 #include "engine.hpp"
 #include "threads.hpp"
 
 namespace bisquit {
 
-PackedTokenizer::PackedTokenizer(const TokenizerShape& shape, const Find& find) {
+PackedTokenizer::PackedTokenizer(const TokenizerShape& shape, float code_step, const Find& find) {
     require_within("patch_size", shape.patch_size, 64);
     require_within("width", shape.width, LARGEST_STRIDE);
-    require_within("bits", shape.bits, 62);
+    require_within("channels", shape.channels, LARGEST_STRIDE);
     require_within("encoder_blocks", shape.encoder_blocks, 256, 0);
     require_within("decoder_blocks", shape.decoder_blocks, 256, 0);
+    require(std::isfinite(code_step), "code_step is not finite");
     packed.shape = shape;
+    packed.code_step = code_step;
     const int width = shape.width;
     packed.stem = convolution(find, "stem", 1, shape.values(), width);
-    packed.down = convolution(find, "down", 1, width, shape.bits);
-    packed.up = convolution(find, "up", 1, shape.bits, width);
+    packed.down = convolution(find, "down", 1, width, shape.channels);
+    packed.up = convolution(find, "up", 1, shape.channels, width);
     packed.last = convolution(find, "last", 1, width, shape.values());
-    packed.up_back = convolution(find, "up_back", 1, width, shape.bits);
+    packed.up_back = convolution(find, "up_back", 1, width, shape.channels);
     packed.last_back = convolution(find, "last_back", 1, shape.values(), width);
     encoder = residual_blocks(find, "encoder", shape.encoder_blocks);
     decoder = residual_blocks(find, "decoder", shape.decoder_blocks);
@@ -73,45 +76,31 @@ Convolution PackedTokenizer::convolution(const Find& find, const std::string& na
     return out;
 }
 
-void PackedTokenizer::encode(const Batch& batch, const uint8_t* frames, int64_t* tokens) const {
-    check(batch, nullptr);
-    const size_t pixels = size_t(batch.height) * batch.width * 3;
+void PackedTokenizer::project(const Batch& batch, const uint8_t* frames, float* projected) const {
     each(batch, false, [&](size_t i, const Canvas& canvas) {
-        batch.kernels.tokenizer.encode(packed, canvas, frames + i * pixels, tokens + i * canvas.cells());
+        batch.kernels.tokenizer.project(packed, canvas, frames + i * pixels(batch), projected + i * values(canvas));
     });
 }
 
-void PackedTokenizer::decode(const Batch& batch, const int64_t* tokens, uint8_t* frames) const {
-    check(batch, tokens);
-    const size_t pixels = size_t(batch.height) * batch.width * 3;
+void PackedTokenizer::decode(const Batch& batch, const int8_t* vectors, uint8_t* frames) const {
     each(batch, false, [&](size_t i, const Canvas& canvas) {
-        batch.kernels.tokenizer.decode(packed, canvas, tokens + i * canvas.cells(), frames + i * pixels);
+        batch.kernels.tokenizer.decode(packed, canvas, vectors + i * values(canvas), frames + i * pixels(batch));
     });
 }
 
-void PackedTokenizer::slopes(const Batch& batch, const int64_t* tokens, const uint8_t* frames, float* slopes) const {
-    check(batch, tokens);
-    const size_t pixels = size_t(batch.height) * batch.width * 3;
+void PackedTokenizer::slopes(const Batch& batch, const int8_t* vectors, const uint8_t* frames, float* slopes) const {
     each(batch, true, [&](size_t i, const Canvas& canvas) {
-        batch.kernels.tokenizer.slopes(packed, canvas, tokens + i * canvas.cells(), frames + i * pixels,
-                                       slopes + i * canvas.cells() * shape().bits);
+        batch.kernels.tokenizer.slopes(packed, canvas, vectors + i * values(canvas), frames + i * pixels(batch),
+                                       slopes + i * values(canvas));
     });
-}
-
-void PackedTokenizer::check(const Batch& batch, const int64_t* tokens) const {
-    require_within("height", batch.height, 1 << 14);
-    require_within("width", batch.width, 1 << 14);
-    require_within("threads", batch.threads, 1024);
-    if (!tokens) return;
-    const size_t cells = size_t(batch.count) * rows(batch.height) * columns(batch.width);
-    const int64_t codebook = int64_t(1) << shape().bits;
-    require(std::all_of(tokens, tokens + cells, [&](int64_t token) { return 0 <= token && token < codebook; }),
-            "a token is not in the codebook of " + std::to_string(codebook));
 }
 
 // Do work(i, canvas) for each picture. keeps_all: the canvas has room for what is seen on the way.
 template <class Work>
 void PackedTokenizer::each(const Batch& batch, bool keeps_all, const Work& work) const {
+    require_within("height", batch.height, 1 << 14);
+    require_within("width", batch.width, 1 << 14);
+    require_within("threads", batch.threads, 1024);
     const int threads = std::min(batch.threads, batch.count);
     std::vector<Canvas> canvases;
     Room own;

@@ -30,7 +30,7 @@ constexpr int LARGEST_STRIDE = 16384;
 struct TokenizerShape {
     int patch_size;
     int width;
-    int bits;
+    int channels;  // of what tokens stand for
     int encoder_blocks;
     int decoder_blocks;
 
@@ -38,7 +38,7 @@ struct TokenizerShape {
     // Of the floats and the codes of a cell: at most LARGEST_STRIDE.
     constexpr int stride() const {
         const int wide = values() > width ? values() : width;
-        return round_up(wide > bits ? wide : bits, PANEL);
+        return round_up(wide > channels ? wide : channels, PANEL);
     }
 };
 
@@ -46,6 +46,7 @@ struct TokenizerModel {
     TokenizerShape shape;
     Convolution stem, down, up, last;
     Convolution up_back, last_back;  // from slopes of their outputs to those of their inputs
+    float code_step = 0;             // of what tokens stand for
     const ResidualBlock* encoder = nullptr;
     const ResidualBlock* decoder = nullptr;
     const ResidualBlock* decoder_back = nullptr;
@@ -65,11 +66,12 @@ struct Canvas {
     constexpr int bordered_cells() const { return (rows + 2) * (columns + 2); }
 };
 
-// frame: [height][width][3]. tokens: [rows columns]. slopes: [rows columns][bits].
+// frame: [height][width][3]. vectors: [rows columns][channels], of steps, what tokens stand for. projected, what tokens
+// are decided by, and slopes: the same.
 struct TokenizerKernels {
-    void (*encode)(const TokenizerModel&, const Canvas&, const uint8_t* frame, int64_t* tokens);
-    void (*decode)(const TokenizerModel&, const Canvas&, const int64_t* tokens, uint8_t* frame);
-    void (*slopes)(const TokenizerModel&, const Canvas&, const int64_t* tokens, const uint8_t* frame, float* slopes);
+    void (*project)(const TokenizerModel&, const Canvas&, const uint8_t* frame, float* projected);
+    void (*decode)(const TokenizerModel&, const Canvas&, const int8_t* vectors, uint8_t* frame);
+    void (*slopes)(const TokenizerModel&, const Canvas&, const int8_t* vectors, const uint8_t* frame, float* slopes);
 };
 
 }  // namespace bisquit

@@ -16,15 +16,22 @@ from bisquit.errors import CodecError, ConfigError, ModelError, ShapeError
 from bisquit.frames import load_frames
 from bisquit.generate import LADDER, load, load_codec, shipped_models
 from bisquit.priors import RasterPrior
+from bisquit.quantizers import BSQConfig, FSQConfig, LFQConfig, QuantizerConfig, VQConfig
 
 BACKENDS = ["torch", pytest.param("engine", marks=pytest.mark.skipif(engine_missing() is not None, reason="no engine"))]
 
 
 @pytest.fixture(scope="module")
 def make_codec(make_tokenizer, make_prior):
-    def make(backend: str = "torch", size: tuple[int, int] | None = None, positions: str = "learned") -> Codec:
+    def make(
+        backend: str = "torch",
+        size: tuple[int, int] | None = None,
+        positions: str = "learned",
+        quantizer: QuantizerConfig | None = None,
+    ) -> Codec:
         prior = make_prior(bits=3, grid=(2, 3), neighbours=3, positions=positions)
-        return Codec([Rung(CodecModel(set_weights(make_tokenizer()), set_weights(prior), size, backend))])
+        tokenizer = make_tokenizer(quantizer=quantizer or BSQConfig(bits=3))
+        return Codec([Rung(CodecModel(set_weights(tokenizer), set_weights(prior), size, backend))])
 
     return make
 
@@ -60,6 +67,16 @@ def test_bytes_and_pixels_are_the_same_in_any_batch(make_codec, make_noise, back
 def test_a_file_is_this_for_ever(make_codec, make_noise, backend: str, positions: str) -> None:
     """Whatever changes this, a rounding somewhere, makes all files unreadable that were written before."""
     assert digest(make_codec(backend, positions=positions), make_noise(5)[:]) == GOLDEN[positions]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("config", [LFQConfig(bits=3), FSQConfig((4, 2)), VQConfig(bits=3, code_width=2)])
+def test_a_file_by_any_quantizer_is_this_for_ever(
+    make_codec, make_noise, backend: str, config: QuantizerConfig
+) -> None:
+    codec, frames = make_codec(backend, quantizer=config), make_noise(5)[:]
+    assert digest(codec, frames) == GOLDEN[config.kind]
+    assert codec.compress(frames) == make_codec("torch", quantizer=config).compress(frames)  # after a search
 
 
 def test_what_surrounds_it_changes_nothing(make_codec, make_noise) -> None:
@@ -238,4 +255,10 @@ def test_a_gpu_gives_the_same_bytes_and_pixels(make_codec, make_tokenizer, make_
     assert digest(on_gpu, frames) == digest(on_cpu, frames)
 
 
-GOLDEN = {"learned": "bf168859ded21ab2", "rotary": "91ed272f6399b950"}
+GOLDEN = {
+    "learned": "bf168859ded21ab2",
+    "rotary": "91ed272f6399b950",
+    "lfq": "42e672551cee46ad",
+    "fsq": "b68383ee74e1a1dc",
+    "vq": "79416e21f8cd44a8",
+}

@@ -14,6 +14,7 @@ from bisquit.engine import EnginePrior, EngineTokenizer, IntegerPrior, IntegerTo
 from bisquit.errors import ConfigError
 from bisquit.frames import load_frames
 from bisquit.generate import load
+from bisquit.quantizers import BSQConfig, FSQConfig, QuantizerConfig, VQConfig
 
 needs_engine = pytest.mark.skipif(engine_missing() is not None, reason="the engine is not built here")
 
@@ -52,12 +53,14 @@ def test_a_search_lowers_error_and_bytes_together(frames: torch.Tensor) -> None:
 
 
 @pytest.mark.parametrize("grid", [(2, 3), (1, 1), (7, 4)])
-@pytest.mark.parametrize("bits", [1, 4])
+@pytest.mark.parametrize(
+    "config", [BSQConfig(bits=1), BSQConfig(bits=4), FSQConfig((8, 2)), VQConfig(bits=4, code_width=3)]
+)
 def test_every_way_of_computing_finds_the_same_tokens(
-    make_tokenizer, make_prior, make_noise, grid: tuple[int, int], bits: int
+    make_tokenizer, make_prior, make_noise, grid: tuple[int, int], config: QuantizerConfig
 ) -> None:
-    tokenizer = IntegerTokenizer(make_tokenizer(bits=bits))
-    prior = IntegerPrior(make_prior(bits=bits, grid=grid, neighbours=2))
+    tokenizer = IntegerTokenizer(make_tokenizer(quantizer=config))
+    prior = IntegerPrior(make_prior(bits=config.bits, grid=grid, neighbours=2))
     frames = torch.from_numpy(make_noise(5, 4 * grid[0] - 1, 4 * grid[1])[:])
     nearest, trade = tokenizer.encode(frames), np.array([0.0, 100.0, 1e3, 1e4, 1e5])
     wanted = search.improve(tokenizer, prior, frames, nearest, trade, 2)
@@ -77,42 +80,49 @@ def test_no_sweeps_change_nothing(make_tokenizer, make_prior, make_noise) -> Non
     assert search.improve(tokenizer, prior, frames, nearest, np.zeros(2), 0) is nearest
 
 
-def test_the_cheapest_code_is_that_of_all_tried_one_by_one() -> None:
-    """The quadratic model written out as a sum over bits, for every code."""
+@pytest.mark.parametrize("most", [1, 9])
+def test_the_cheapest_code_is_that_of_all_tried_one_by_one(most: int) -> None:
+    """The quadratic model written out as a sum over channels, for every code."""
     rng = np.random.default_rng(0)
-    bits, cells = 3, (2, 2, 2)
+    channels, cells = 3, (2, 2, 2)
+    table = rng.integers(-most, most + 1, (8, channels)).astype(np.float64)
     tokens = rng.integers(0, 8, cells)
-    slopes = rng.integers(-50, 50, (*cells, bits)).astype(np.float64)
-    curvature = rng.integers(0, 12, (2, bits)).astype(np.float64)
+    slopes = rng.integers(-50, 50, (*cells, channels)).astype(np.float64)
+    curvature = rng.integers(0, 12, (2, channels)).astype(np.float64)
     prices = rng.integers(0, 60, (*cells, 8)).astype(np.float64)
-    got = search._cheapest(tokens, slopes, curvature, prices)
+    got = search._cheapest(tokens, slopes, curvature, prices, table)
     for b, i, j in itertools.product(*map(range, cells)):
         costs = []
         for code in range(8):
-            steps = [(2 * (code >> k & 1) - 1) - (2 * (int(tokens[b, i, j]) >> k & 1) - 1) for k in range(bits)]
-            cost = sum(steps[k] * slopes[b, i, j, k] for k in range(bits)) + prices[b, i, j, code]
-            cost += sum(steps[k] ** 2 * curvature[b, k] for k in range(bits))
+            steps = table[code] - table[tokens[b, i, j]]
+            cost = sum(steps[k] * slopes[b, i, j, k] for k in range(channels)) + prices[b, i, j, code]
+            cost += sum(steps[k] ** 2 * curvature[b, k] for k in range(channels))
             costs.append(cost)
         assert got[b, i, j] == int(np.argmin(costs))
 
 
-@pytest.mark.parametrize(("grid", "bits"), [((1, 1), 4), ((2, 9), 3), ((12, 13), 6), ((20, 30), 10)])
-def test_curvature_is_measured_for_every_bit(
-    make_tokenizer, make_noise, monkeypatch: pytest.MonkeyPatch, grid: tuple[int, int], bits: int
+@pytest.mark.parametrize("grid", [(1, 1), (2, 9), (12, 13), (20, 30)])
+@pytest.mark.parametrize("config", [BSQConfig(bits=4), BSQConfig(bits=10), FSQConfig((8, 4, 2)), VQConfig(bits=4)])
+def test_curvature_is_measured_along_every_channel(
+    make_tokenizer, make_noise, monkeypatch: pytest.MonkeyPatch, grid: tuple[int, int], config: QuantizerConfig
 ) -> None:
-    """Of a decoder that adds up what the bits of a patch are worth: then it is exact, whatever bits are flipped."""
-    tokenizer = IntegerTokenizer(make_tokenizer(bits=bits))
-    p = tokenizer.patch_size
+    """Of a decoder that adds up what the steps of a patch are worth: then it is exact, whatever is moved."""
+    tokenizer = IntegerTokenizer(make_tokenizer(quantizer=config))
+    p, channels = tokenizer.patch_size, len(tokenizer.codebook.spread)
     frames = torch.from_numpy(make_noise(2, p * grid[0], p * grid[1])[:])
-    worth = np.arange(1, bits + 1)
+    worth = np.arange(1, channels + 1)
 
-    def decode(tokens: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-        levels = (search._signs(tokens.numpy(), bits) @ worth).astype(np.uint8) + 100
+    def decode(vectors: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+        levels = vectors.numpy().astype(np.int64) @ worth
         return torch.from_numpy(np.repeat(levels.repeat(p, 1).repeat(p, 2)[..., None], 3, axis=3))
 
-    monkeypatch.setattr(tokenizer, "decode", decode)
-    got = search._Pictures(tokenizer, frames).curvature(tokenizer.encode(frames))
+    monkeypatch.setattr(tokenizer, "decode_vectors", decode)
+    got = search._Pictures(tokenizer, frames).curvature(tokenizer.encode(frames), 1.0)
     assert np.array_equal(got, np.tile(3.0 * p**2 * worth**2, (2, 1)))
+
+
+def test_parts_of_one_are_as_fine_as_vectors_are_long() -> None:
+    assert [search.parts_of_one(np.array([[1.0, -top]])) for top in (1, 2, 3, 64, 127)] == [1, 4, 16, 4096, 16384]
 
 
 @needs_engine

@@ -17,12 +17,13 @@ from bisquit.engine.integer_tokenizer import IntegerConvolution, IntegerTokenize
 from bisquit.errors import ModelError, ShapeError
 from bisquit.frames import load_frames
 from bisquit.generate import load
-from bisquit.quantizers import FSQConfig, LFQConfig, VQConfig
+from bisquit.quantizers import BSQConfig, FSQConfig, LFQConfig, QuantizerConfig, VQConfig
 from bisquit.quantizers.bits import unpack_bits
 
 
-def test_tokens_and_pixels_are_near_those_of_the_tokenizer(make_tokenizer, make_noise) -> None:
-    tokenizer = make_tokenizer(width=32, bits=6)
+@pytest.mark.parametrize("config", [BSQConfig(bits=6), FSQConfig((8, 4, 2)), VQConfig(bits=6, code_width=3)])
+def test_tokens_and_pixels_are_near_those_of_the_tokenizer(make_tokenizer, make_noise, config: QuantizerConfig) -> None:
+    tokenizer = make_tokenizer(width=32, quantizer=config)
     frames = torch.from_numpy(make_noise(6)[:])
     integer = IntegerTokenizer(tokenizer)
     tokens = tokenizer.encode(frames)
@@ -150,10 +151,27 @@ def test_signs_without_a_sphere_are_those_of_a_sphere_of_another_size(make_token
     assert apart.mean() < 5
 
 
-@pytest.mark.parametrize("config", [FSQConfig((4, 4)), VQConfig(bits=4)])
-def test_tokens_that_are_no_signs_are_refused(make_tokenizer, config: FSQConfig | VQConfig) -> None:
-    with pytest.raises(ModelError, match=f"quantizer is {config.kind.upper()}: only tokens that are signs"):
-        IntegerTokenizer(make_tokenizer(quantizer=config))
+@torch.no_grad()
+def test_vectors_that_are_corners_are_signs(make_tokenizer, make_noise) -> None:
+    """Whatever a codebook is made of: tokens, pixels and slopes, which are those of smaller steps."""
+    signs, frames = make_tokenizer(bits=4, width=32), torch.from_numpy(make_noise(5)[:])
+    vectors = make_tokenizer(width=32, quantizer=VQConfig(bits=4, code_width=4))
+    levels = make_tokenizer(width=32, quantizer=FSQConfig((2, 2, 2, 2)))
+    all_tokens = torch.arange(16).view(1, 4, 4)
+    corners = signs.quantizer.corners(unpack_bits(all_tokens, 4))
+    for other, size in ((vectors, 1.0), (levels, signs.quantizer.corner)):
+        other.autoencoder.load_state_dict(signs.autoencoder.state_dict())
+        other.quantizer.down.load_state_dict(signs.quantizer.down.state_dict())
+        other.quantizer.up.load_state_dict(signs.quantizer.up.state_dict())
+        other.quantizer.up.weight *= size
+    vectors.quantizer.codebook.copy_(corners.flatten(2)[0].T)
+    ours = IntegerTokenizer(signs)
+    tokens = ours.encode(frames)
+    decoded, slopes = ours.decode(tokens, (8, 12)), ours.slopes(tokens, frames)
+    for theirs in map(IntegerTokenizer, (vectors, levels)):
+        assert torch.equal(theirs.encode(frames), tokens)
+        assert (theirs.decode(tokens, (8, 12)).double() - decoded.double()).abs().max() <= 1
+        assert torch.allclose(theirs.slopes(tokens, frames) * 127, slopes, rtol=1e-3, atol=slopes.std().item() / 100)
 
 
 def test_weights_that_are_not_finite_are_refused(make_tokenizer) -> None:

@@ -1,15 +1,16 @@
 """The search for better tokens: those of the least squared error and bits together, not merely the nearest ones.
 
 A token's cost is the squared error around it and, times `trade`, its bits under the prior. A sweep takes bits and the
-slopes of the error as they are, then goes through the grid in turns, each of cells three apart:
+slopes of the error along the channels of what tokens stand for as they are, then goes through the grid in turns, each
+of cells three apart:
 
     quadratic model of the error ──> the cheapest code of each cell ──decode──> kept where error and bits really fell
 
-The model takes each bit by itself; its curvature is measured on the picture. The error that decides is that of the cell
-and those next to it: cells three apart share out the whole picture, so that one decoding decides on all of a turn, and
-tells what the error is after it. What a changed token does further away, and to the bits of later ones, is left out
-until the next sweep. Everything that decides is a whole number, so that the same tokens come out on every machine and
-in any batch.
+The model takes each channel by itself; its curvature is measured on the picture. The error that decides is that of the
+cell and those next to it: cells three apart share out the whole picture, so that one decoding decides on all of a turn,
+and tells what the error is after it. What a changed token does further away, and to the bits of later ones, is left out
+until the next sweep. Everything that decides is a whole number of parts of 1, so that the same tokens come out on every
+machine and in any batch.
 """
 
 from __future__ import annotations
@@ -21,16 +22,18 @@ from torch import Tensor
 from bisquit.autoencoder import patch_grid
 from bisquit.engine import EngineTokenizer, IntegerTokenizer
 from bisquit.engine.arithmetic import LOG2_E
+from bisquit.engine.codebooks import Codebook
 from bisquit.priors import SequentialPrior
 from bisquit.progress import Progress
 
 APART = 3
 """Cells between those that are changed at a time: what each does to its neighbours is told from what others do."""
 PROBES_APART = 5
-"""Cells between those of which a bit is flipped to measure the curvature: responses reach two cells far, by and large.
+"""Cells between those that are moved along a channel to measure the curvature: responses reach two cells far, by and
+large.
 """
-PROBES_OF_A_BIT = 4
-"""How often each bit is flipped at least, in a picture that has so many probes."""
+PROBES_OF_A_CHANNEL = 4
+"""How often each channel is moved along at least, in a picture that has so many probes."""
 
 AnyTokenizer = IntegerTokenizer | EngineTokenizer
 
@@ -54,17 +57,19 @@ def improve(
     if sweeps == 0:
         return tokens
     pictures = _Pictures(tokenizer, frames)
-    curvature = pictures.curvature(tokens)
+    table = vectors_of(tokenizer.codebook)
+    parts = parts_of_one(table)
+    curvature = pictures.curvature(tokens, parts)
     for sweep in range(sweeps):
         logits = prior.logits(tokens).view(*tokens.shape, -1).cpu().numpy()
-        slopes = np.rint(tokenizer.slopes(tokens, frames).cpu().numpy().astype(np.float64))
+        slopes = np.rint(tokenizer.slopes(tokens, frames).cpu().numpy().astype(np.float64) * parts) / parts
         errors = pictures.errors(tokens)
         for turn in range(APART**2):
             cells = (slice(None), slice(turn // APART, None, APART), slice(turn % APART, None, APART))
             prices = np.rint(logits[cells] * (-LOG2_E * trade[:, None, None, None]))  # but for what all codes share
             before = tokens.cpu().numpy()
             here, tried = before[cells], before.copy()
-            best = _cheapest(here, slopes[cells], curvature, prices)
+            best = _cheapest(here, slopes[cells], curvature, prices, table)
             tried[cells] = best
             errors_tried = pictures.errors(torch.from_numpy(tried))
             gains = _around(errors - errors_tried)[cells] + _at(prices, here) - _at(prices, best)
@@ -78,26 +83,37 @@ def improve(
     return tokens
 
 
-def _cheapest(tokens: np.ndarray, slopes: np.ndarray, curvature: np.ndarray, prices: np.ndarray) -> np.ndarray:
+def vectors_of(codebook: Codebook) -> np.ndarray:
+    """Return what all of a codebook's codes stand for, whole numbers (codebook, channels), float64."""
+    return codebook.vectors(torch.arange(2**codebook.bits)).cpu().numpy().astype(np.float64)
+
+
+def parts_of_one(table: np.ndarray) -> float:
+    """Return of how many parts of 1 slopes and curvatures are multiples: what is rounded off then decides nothing.
+
+    A power of two, of the square of the largest number that codes stand for: 1 for signs.
+    """
+    return float(2 ** (int(np.square(table).max(initial=1)) - 1).bit_length())
+
+
+def _cheapest(
+    tokens: np.ndarray, slopes: np.ndarray, curvature: np.ndarray, prices: np.ndarray, table: np.ndarray
+) -> np.ndarray:
     """Return for each cell the code, int64 (B, h, w), of the least cost by the quadratic model of the error.
 
-    tokens: int64 (B, h, w). slopes: (B, h, w, bits). curvature: (B, bits). prices: (B, h, w, codebook), what codes
-    cost. All are whole numbers small enough for their sums to be exact, however they are made.
+    tokens: int64 (B, h, w). slopes: (B, h, w, channels). curvature: (B, channels). prices: (B, h, w, codebook), what
+    codes cost. table: (codebook, channels), what they stand for. All are whole numbers, of parts of 1 even, small
+    enough for their sums to be exact, however they are made.
     """
-    bits = slopes.shape[-1]
-    # (c - t) slopes + (c - t)^2 curvature, but for what is alike for all codes c, since c^2 is 1
-    linear = slopes - 2 * _signs(tokens, bits) * curvature[:, None, None]
-    return (linear @ _signs(np.arange(2**bits), bits).T + prices).argmin(axis=3)
+    # (c - t) slopes + (c - t)^2 curvature, but for what is alike for all codes c
+    linear = slopes - 2 * table[tokens] * curvature[:, None, None]
+    squares = curvature @ np.square(table).T  # (B, codebook)
+    return (linear @ table.T + (prices + squares[:, None, None])).argmin(axis=3)
 
 
 def _at(prices: np.ndarray, codes: np.ndarray) -> np.ndarray:
     """Return what the codes (B, h, w) cost, of prices (B, h, w, codebook)."""
     return np.take_along_axis(prices, codes[..., None], axis=3)[..., 0]
-
-
-def _signs(codes: np.ndarray, bits: int) -> np.ndarray:
-    """Return the bits of codes (...) as -1 and 1, float64 (..., bits)."""
-    return (codes[..., None] >> np.arange(bits) & 1) * 2.0 - 1
 
 
 def _around(errors: np.ndarray) -> np.ndarray:
@@ -114,13 +130,13 @@ class _Pictures:
         self._tokenizer = tokenizer
         self._frames = frames.cpu().numpy().astype(np.float64)
 
-    def _decoded(self, tokens: Tensor) -> np.ndarray:
+    def _decoded(self, vectors: Tensor) -> np.ndarray:
         size = (self._frames.shape[1], self._frames.shape[2])
-        return self._tokenizer.decode(tokens, size).cpu().numpy().astype(np.float64)
+        return self._tokenizer.decode_vectors(vectors, size).cpu().numpy().astype(np.float64)
 
     def errors(self, tokens: Tensor) -> np.ndarray:
         """Return the squared error of each patch, whole numbers (B, h, w)."""
-        return self._patches(np.square(self._decoded(tokens) - self._frames))
+        return self._patches(np.square(self._decoded(self._tokenizer.codebook.vectors(tokens)) - self._frames))
 
     def _patches(self, values: np.ndarray) -> np.ndarray:
         """Return the sums over each patch of (B, H, W, 3), as (B, h, w)."""
@@ -131,27 +147,32 @@ class _Pictures:
         )
         return whole.reshape(-1, rows, p, columns, p).sum(axis=(2, 4))
 
-    def curvature(self, tokens: Tensor) -> np.ndarray:
-        """Return the mean squares of what each bit of a cell does to the pixels, whole numbers (B, bits).
+    def curvature(self, tokens: Tensor, parts: float) -> np.ndarray:
+        """Return the mean squares of what a step along each channel of a cell does to the pixels, (B, channels).
 
-        A bit counts as -1 or 1. They are measured at cells so far apart that they hardly meet, a bit at each, in as few
-        decodings as give every bit its probes.
+        They are measured at cells so far apart that they hardly meet, along a channel at each, in as few decodings as
+        give every channel its probes: each as far as codes lie apart there, towards zero and beyond, so that a sign
+        becomes the other. parts: of 1, of which the result is a multiple.
         """
-        bits, (rows, columns) = self._tokenizer.bits, tokens.shape[1:]
-        probes, codes, plain = (_probes(rows), _probes(columns)), tokens.cpu().numpy(), self._decoded(tokens)
-        around = _nearest_probe(rows)[:, None] * len(probes[1]) + _nearest_probe(columns)  # the number of a cell's
-        count = len(probes[0]) * len(probes[1])
-        rounds = min(-(-PROBES_OF_A_BIT * bits // count), bits)
-        squares, flips = np.zeros((len(tokens), bits)), np.zeros(bits)
+        codebook, (rows, columns) = self._tokenizer.codebook, tokens.shape[1:]
+        spread = codebook.spread.cpu().numpy()
+        channels, down, right = len(spread), _probes(rows)[:, None], _probes(columns)
+        vectors = codebook.vectors(tokens).cpu()
+        plain, steps = self._decoded(vectors), vectors.numpy().astype(np.int64)
+        around = _nearest_probe(rows)[:, None] * len(right) + _nearest_probe(columns)  # the number of a cell's
+        count = len(down) * len(right)
+        rounds = min(-(-PROBES_OF_A_CHANNEL * channels // count), channels)
+        squares, moves = np.zeros((len(tokens), channels)), np.zeros(channels)
         for round_ in range(rounds):
-            bit = (np.arange(count) + round_ * bits // rounds) % bits
-            flipped = np.zeros((rows, columns), dtype=np.int64)
-            flipped[np.ix_(*probes)] = 1 << bit.reshape(len(probes[0]), -1)
-            changes = self._patches(np.square(self._decoded(torch.from_numpy(codes ^ flipped)) - plain))
-            for of in range(bits):
-                squares[:, of] += changes[:, bit[around] == of].sum(axis=1)
-            flips += np.bincount(bit, minlength=bits)
-        return np.rint(squares / (4 * flips))  # a flip is a step of two
+            channel = (np.arange(count) + round_ * channels // rounds) % channels
+            along = channel.reshape(len(down), -1)
+            at, moved = (np.arange(len(tokens))[:, None, None], down, right, along), steps.copy()
+            moved[at] -= np.where(moved[at] < 0, -1, 1) * spread[along]
+            changes = self._patches(np.square(self._decoded(torch.from_numpy(moved.astype(np.int8))) - plain))
+            for of in range(channels):
+                squares[:, of] += changes[:, channel[around] == of].sum(axis=1)
+            moves += np.bincount(channel, minlength=channels)
+        return np.rint(squares / (np.square(spread) * moves) * parts) / parts
 
 
 def _probes(cells: int) -> np.ndarray:

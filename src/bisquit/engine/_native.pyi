@@ -55,17 +55,18 @@ class Tokenizer:
         *,
         patch_size: int,
         width: int,
-        bits: int,
+        channels: int,
         encoder_blocks: int,
         decoder_blocks: int,
+        code_step: float,
         arrays: dict[str, np.ndarray],
     ) -> None: ...
-    def encode(self, frames: NDArray[np.uint8], threads: int, kernels: str = "") -> NDArray[np.int64]: ...
+    def project(self, frames: NDArray[np.uint8], threads: int, kernels: str = "") -> NDArray[np.float32]: ...
     def decode(
-        self, tokens: NDArray[np.int64], height: int, width: int, threads: int, kernels: str = ""
+        self, vectors: NDArray[np.int8], height: int, width: int, threads: int, kernels: str = ""
     ) -> NDArray[np.uint8]: ...
     def slopes(
-        self, tokens: NDArray[np.int64], frames: NDArray[np.uint8], threads: int, kernels: str = ""
+        self, vectors: NDArray[np.int8], frames: NDArray[np.uint8], threads: int, kernels: str = ""
     ) -> NDArray[np.float32]: ...
 
 class Session:

@@ -1,9 +1,10 @@
 """The tokenizer in integers: the same tokens of a picture, and the same pixels of tokens, on every machine.
 
-The weights of any trained tokenizer whose tokens are signs (BSQ, LFQ) are rounded as they are, without calibration, as
+The weights of any trained tokenizer with a token for each place are rounded as they are, without calibration, as
 `IntegerPrior` rounds a prior's: each output's weights to int8 with a step of their own, and so each cell of the grid,
-as it comes. A cell's step may differ from its neighbour's, so that a 3 x 3 convolution is nine products, one for each
-of its taps, and what they give is scaled cell by cell and then added, tap after tap:
+as it comes, and what tokens stand for (`bisquit.engine.codebooks`). A cell's step may differ from its neighbour's, so
+that a 3 x 3 convolution is nine products, one for each of its taps, and what they give is scaled cell by cell and then
+added, tap after tap:
 
     x (B, h, w, width) ──int8──products (B, h, w, 9, width)──x each cell's step──shift and add──x each output's step──+
 
@@ -12,8 +13,6 @@ Plain PyTorch, on a CPU or a GPU of CUDA.
 
 from __future__ import annotations
 
-import copy
-import math
 from collections.abc import Sequence
 from typing import cast
 
@@ -24,9 +23,8 @@ from torch.nn import functional as F
 from bisquit.autoencoder import check_frames, pad_to_patches, patch_grid
 from bisquit.engine import arithmetic
 from bisquit.engine.arithmetic import Codes, product, to_codes
+from bisquit.engine.codebooks import Codebook, codebook_of
 from bisquit.errors import ModelError, ShapeError
-from bisquit.quantizers import BSQ, LFQ, Quantizer
-from bisquit.quantizers.bits import pack_bits, unpack_bits
 from bisquit.tokenizer import Tokenizer
 
 
@@ -36,14 +34,15 @@ class IntegerTokenizer(nn.Module):
     def __init__(self, tokenizer: Tokenizer) -> None:
         """Round a tokenizer; it is left as it is.
 
-        Raises ModelError if a weight is not finite or the quantizer another than BSQ and LFQ.
+        Raises ModelError if a weight is not finite, or the quantizer one whose tokens are not of a place each.
         """
         super().__init__()
-        up = _from_unit_corners(tokenizer.quantizer)
         if not all(parameter.isfinite().all() for parameter in tokenizer.parameters()):
             raise ModelError("the tokenizer has weights that are not finite: it is damaged, or its training diverged")
         self.config, self.bits = tokenizer.config, tokenizer.bits
+        self.codebook = codebook_of(tokenizer.quantizer)
         self.patch_size = tokenizer.patch_size
+        up = cast(nn.Module, tokenizer.quantizer.up)
         _, stem, *encoder = tokenizer.autoencoder.encoder.children()
         *decoder, last, _ = tokenizer.autoencoder.decoder.children()
         self.stem = IntegerConvolution(stem)
@@ -57,22 +56,22 @@ class IntegerTokenizer(nn.Module):
         self.last_back = IntegerConvolution(last, is_back=True)
 
     @torch.no_grad()
-    def project(self, frames: Tensor) -> Tensor:
-        """Turn frames, uint8 (B, H, W, 3), into what tokens are the signs of, float32 (B, bits, h, w)."""
+    def encode(self, frames: Tensor) -> Tensor:
+        """Turn frames, uint8 (B, H, W, 3), into tokens, int64 (B, h, w)."""
         x = (2 * self._patches(frames) - 255) * (1 / 510)  # [-0.5, 0.5] by one rounding
         x = self.stem(x)
         for block in self.encoder:
             x = block(x)
-        return self.down(x).permute(0, 3, 1, 2)
+        return self.codebook.tokens_of(self.down(x))
 
-    def encode(self, frames: Tensor) -> Tensor:
-        """Turn frames, uint8 (B, H, W, 3), into tokens, int64 (B, h, w)."""
-        return pack_bits(self.project(frames) >= 0)
-
-    @torch.no_grad()
     def decode(self, tokens: Tensor, size: tuple[int, int]) -> Tensor:
         """Turn tokens, int64 (B, h, w), into frames, uint8 (B, H, W, 3), cropped to size (H, W)."""
-        x = self._codes(tokens)
+        return self.decode_vectors(self.codebook.vectors(tokens), size)
+
+    @torch.no_grad()
+    def decode_vectors(self, vectors: Tensor, size: tuple[int, int]) -> Tensor:
+        """Turn vectors, of tokens or between them, int8 (B, h, w, channels), into frames, as `decode` does."""
+        x = self._codes(vectors)
         for block in self.decoder:
             x = block(x)
         pixels = F.pixel_shuffle(_pixels(self.last(x)).permute(0, 3, 1, 2), self.patch_size).round().to(torch.uint8)
@@ -80,14 +79,14 @@ class IntegerTokenizer(nn.Module):
 
     @torch.no_grad()
     def slopes(self, tokens: Tensor, frames: Tensor) -> Tensor:
-        """Return how the squared error of what tokens decode to changes with each bit, float32 (B, h, w, bits).
+        """Return how the squared error of what tokens decode to changes along the codebook's channels, step by step.
 
-        tokens: int64 (B, h, w). frames: uint8 (B, H, W, 3), what they stand for. The error is a sum over the pixels of
-        whole patches, in squared levels of 255; a bit counts as -1 or 1, as if it could lie between. By the chain rule,
-        in integers from layer to layer. Raises ShapeError unless there is a picture's tokens for each frame.
+        tokens: int64 (B, h, w). frames: uint8 (B, H, W, 3), what they stand for. Returns float32 (B, h, w, channels).
+        The error is a sum over the pixels of whole patches, in squared levels of 255. By the chain rule, in integers
+        from layer to layer. Raises ShapeError unless there is a picture's tokens for each frame.
         """
         check_pairs(tokens, frames, self.patch_size)
-        x = self._codes(tokens)
+        x = self._codes(self.codebook.vectors(tokens))
         seen = []
         for block in cast(Sequence[IntegerBlock], self.decoder):
             hidden = block.hidden(x)
@@ -97,7 +96,7 @@ class IntegerTokenizer(nn.Module):
         blocks_back = cast(Sequence[IntegerBlock], self.decoder_back)
         for block, (x, hidden) in zip(reversed(blocks_back), reversed(seen), strict=True):
             slope = block.back(slope, x, hidden)
-        return self.up_back(slope) * (510 / math.sqrt(self.bits))
+        return in_steps(self.up_back(slope), self.codebook)
 
     def _patches(self, frames: Tensor) -> Tensor:
         """Turn frames, uint8 (B, H, W, 3), into float32 (B, h, w, 3 patch_size^2), edges repeated to whole patches."""
@@ -105,10 +104,10 @@ class IntegerTokenizer(nn.Module):
         x = pad_to_patches(frames.to(self.stem.bias.device).permute(0, 3, 1, 2).float(), self.patch_size)
         return F.pixel_unshuffle(x, self.patch_size).permute(0, 2, 3, 1)
 
-    def _codes(self, tokens: Tensor) -> Tensor:
-        """Turn tokens, int64 (B, h, w), into what the decoder takes, float32 (B, h, w, width)."""
-        corners = unpack_bits(tokens.to(self.last.bias.device), self.bits).float().permute(0, 2, 3, 1) * 2 - 1
-        codes: Tensor = self.up.of_codes(Codes(corners, torch.full_like(corners[..., :1], 1 / math.sqrt(self.bits))))
+    def _codes(self, vectors: Tensor) -> Tensor:
+        """Turn vectors, int8 (B, h, w, channels), into what the decoder takes, float32 (B, h, w, width)."""
+        whole = vectors.to(self.last.bias.device).float()
+        codes: Tensor = self.up.of_codes(Codes(whole, torch.full_like(whole[..., :1], self.codebook.step)))
         return codes
 
 
@@ -178,26 +177,16 @@ class IntegerBlock(nn.Module):
         return slope + of_x
 
 
-def _from_unit_corners(quantizer: Quantizer) -> nn.Conv2d:
-    """Return the map from corners of unit length to codes. Raises ModelError if tokens are not signs."""
-    if isinstance(quantizer, BSQ):
-        return quantizer.up
-    if not isinstance(quantizer, LFQ):
-        raise ModelError(
-            f"the tokenizer's quantizer is {type(quantizer).__name__}: only tokens that are signs, those of BSQ and "
-            "LFQ, can be computed in integers, and so compressed"
-        )
-    up = copy.deepcopy(quantizer.up)
-    with torch.no_grad():
-        up.weight *= math.sqrt(quantizer.bits)
-    return up
-
-
 def check_pairs(tokens: Tensor, frames: Tensor, patch_size: int) -> None:
     """Raise ShapeError unless tokens (B, h, w) are on the grid of frames (B, H, W, 3), and as many."""
     wanted = (len(frames), *patch_grid(frames.shape[1], frames.shape[2], patch_size))
     if tuple(tokens.shape) != wanted:
         raise ShapeError(f"tokens are {tuple(tokens.shape)}: they must be {wanted} for frames {tuple(frames.shape)}")
+
+
+def in_steps(slopes: Tensor, codebook: Codebook) -> Tensor:
+    """Turn pixels less frames, taken back to what `up` takes, into slopes of the squared error by a codebook's step."""
+    return slopes * (510 * codebook.step)
 
 
 def _pixels(x: Tensor) -> Tensor:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from bisquit.autoencoder import check_frames
 from bisquit.config import require
-from bisquit.engine.integer_tokenizer import IntegerTokenizer, check_pairs
+from bisquit.engine.integer_tokenizer import IntegerTokenizer, check_pairs, in_steps
 from bisquit.engine.native import engine_missing, integer_arrays, usable_kernels
-from bisquit.errors import ModelError, ShapeError, TokenError
+from bisquit.errors import ModelError, ShapeError
 
 if engine_missing() is None:
     from bisquit.engine import _native
@@ -29,15 +31,17 @@ class EngineTokenizer:
         require(not kernels or kernels in known, "kernels", kernels, "one of " + ", ".join(known))
         require(threads is None or 1 <= threads <= 1024, "threads", threads, "between 1 and 1024")
         self.bits, self.patch_size = tokenizer.bits, tokenizer.patch_size
+        self.codebook = copy.deepcopy(tokenizer.codebook).cpu()
         self.threads = threads or torch.get_num_threads()
         self.kernels = kernels
         try:
             self._tokenizer = _native.Tokenizer(
                 patch_size=tokenizer.patch_size,
                 width=len(tokenizer.up.bias),
-                bits=tokenizer.bits,
+                channels=len(self.codebook.spread),
                 encoder_blocks=len(tokenizer.encoder),
                 decoder_blocks=len(tokenizer.decoder),
+                code_step=self.codebook.step,
                 arrays=integer_arrays(tokenizer),
             )
         except ValueError as error:
@@ -46,28 +50,27 @@ class EngineTokenizer:
     def encode(self, frames: Tensor) -> Tensor:
         """Turn frames, uint8 (B, H, W, 3), into tokens, int64 (B, h, w)."""
         try:
-            return torch.from_numpy(self._tokenizer.encode(_frames(frames), self.threads, self.kernels))
+            projected = self._tokenizer.project(_frames(frames), self.threads, self.kernels)
         except ValueError as error:  # of frames that are too large
             raise ShapeError(str(error)) from error
+        return self.codebook.tokens_of(torch.from_numpy(projected))
 
     def decode(self, tokens: Tensor, size: tuple[int, int]) -> Tensor:
         """Turn tokens, int64 (B, h, w), into frames, uint8 (B, H, W, 3), cropped to size (H, W)."""
-        p, (rows, columns) = self.patch_size, tokens.shape[1:]
-        whole = rows * p, columns * p
-        try:
-            frames = self._tokenizer.decode(tokens.contiguous().numpy(), *whole, self.threads, self.kernels)
-        except ValueError as error:
-            raise TokenError(str(error)) from error
+        return self.decode_vectors(self.codebook.vectors(tokens), size)
+
+    def decode_vectors(self, vectors: Tensor, size: tuple[int, int]) -> Tensor:
+        """Turn vectors, int8 (B, h, w, channels), into frames: `IntegerTokenizer.decode_vectors`."""
+        p, (rows, columns) = self.patch_size, vectors.shape[1:3]
+        frames = self._tokenizer.decode(vectors.contiguous().numpy(), rows * p, columns * p, self.threads, self.kernels)
         return torch.from_numpy(np.ascontiguousarray(frames[:, : size[0], : size[1]]))
 
     def slopes(self, tokens: Tensor, frames: Tensor) -> Tensor:
-        """Return how the squared error changes with each bit, float32 (B, h, w, bits): `IntegerTokenizer.slopes`."""
-        arrays = tokens.contiguous().numpy(), _frames(frames)
+        """Return how the squared error changes, float32 (B, h, w, channels): `IntegerTokenizer.slopes`."""
         check_pairs(tokens, frames, self.patch_size)
-        try:
-            return torch.from_numpy(self._tokenizer.slopes(*arrays, self.threads, self.kernels))
-        except ValueError as error:
-            raise TokenError(str(error)) from error
+        vectors = self.codebook.vectors(tokens).contiguous().numpy()
+        slopes = self._tokenizer.slopes(vectors, _frames(frames), self.threads, self.kernels)
+        return in_steps(torch.from_numpy(slopes), self.codebook)
 
 
 def _frames(frames: Tensor) -> np.ndarray:
