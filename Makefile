@@ -46,7 +46,7 @@ seed: $(VENV)/.setup ## Train the seed preset in full and write docs/seed.md: FR
 	@test -n "$(FRAMES)" -a -n "$(VALID_FRAMES)" || { echo "make seed needs FRAMES=... VALID_FRAMES=..." >&2; exit 1; }
 	$(BIN)/python scripts/seed_results.py --frames '$(FRAMES)' --valid-frames '$(VALID_FRAMES)'
 
-results: $(VENV)/.setup ## Measure and judge every model that ships, and write docs/results.md: FRAMES=... VALID_FRAMES=...
+results: $(VENV)/.setup ## Measure and judge seed, small and best, and write docs/results.md: FRAMES=... VALID_FRAMES=...
 	@test -n "$(FRAMES)" -a -n "$(VALID_FRAMES)" || { echo "make results needs FRAMES=... VALID_FRAMES=..." >&2; exit 1; }
 	$(BIN)/python scripts/results.py --frames '$(FRAMES)' --valid-frames '$(VALID_FRAMES)' $(ARGS)
 

@@ -351,8 +351,10 @@ NB_MODULE(_native, m) {
              "What the tokens of frames are decided by (B, h, w, channels).")
         .def("decode", &decode, "vectors"_a, "height"_a, "width"_a, "threads"_a, "kernels"_a = "",
              "The frames (B, height, width, 3) of what tokens stand for (B, h, w, channels).")
-        .def("slopes", &slopes, "vectors"_a, "frames"_a, "threads"_a, "kernels"_a = "",
-             "How half of the squared error changes with what the decoder takes of each channel (B, h, w, channels).");
+        .def(
+            "slopes", &slopes, "vectors"_a, "frames"_a, "threads"_a, "kernels"_a = "",
+            "How half of the squared error changes with what the decoder takes of each channel (B, h, w, channels), in "
+            "255ths.");
 
     nb::class_<GuardedSession>(m, "Session")
         .def(nb::init<const PackedModel&, int, int, const std::string&, std::vector<float>>(), "model"_a, "batch"_a,

@@ -27,6 +27,7 @@ from priors_rows import (
     bars,
     gained_db,
     head_rows,
+    is_surely_apart,
     name_of,
     of_run,
     prior_rows,
@@ -165,8 +166,11 @@ def _bars_part(figures: Figures, budget: Budget, sizes: Sequence[Size], bits: Se
     said = {True: "yes", False: "no", None: "not measured yet"}
     lines = ["| asked | found | met |", "| --- | --- | --- |"]
     lines += [f"| {bar.asked} | {bar.found} | {said[bar.is_met]} |" for bar in bars(figures, budget, sizes, bits)]
-    about = "`masked` stands here with the middle one of its numbers of rounds."
-    return "\n".join(lines) + f"\n\n{about}"
+    about = (
+        "In the first two rows `masked` stands with the middle one of its numbers of rounds; in the third the nearest "
+        "way of all stands for each size."
+    )
+    return "\n".join(lines) + f"\n\n{filled(about)}"
 
 
 def _families_part(figures: Figures, budget: Budget, sizes: Sequence[Size], rows: Sequence[Row]) -> str:
@@ -213,7 +217,8 @@ def _measured_said(budget: Budget) -> str:
         "flow tells none (–). Rounds keep what is surest, with noise in confidences that fades: "
         f"{budget.confidence_noise:g}, where a row names no other, of which seconds hardly depend. Seconds are medians "
         "in alternation, for one picture and for a batch of 64, on PyTorch's path for all and by the engine where it "
-        "runs a family. A flow's pictures go through the network one by one."
+        "runs a family; they compare within a size alone, for sizes were timed apart, on a machine that others share. "
+        "A flow's pictures go through the network one by one."
     )
 
 
@@ -277,8 +282,8 @@ def _nearest_said(figures: Figures, rows: Sequence[Row]) -> str:
 def _apart(row: Row, raster: Row) -> str:
     """Say how far a row is from raster, and whether by more than both intervals."""
     off = row["frechet"] - raster["frechet"]
-    is_sure = abs(off) > (row["frechet_interval"] + raster["frechet_interval"])
-    return f"{name_of(row).rstrip(',')} ({off:+.2f}{'' if is_sure else ', within the intervals'})"
+    sure = "" if is_surely_apart(row, raster) else ", within the intervals"
+    return f"{name_of(row).rstrip(',')} ({off:+.2f}{sure})"
 
 
 def _sheets_part(figures: Figures, sizes: Sequence[Size]) -> str:

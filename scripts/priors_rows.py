@@ -215,13 +215,20 @@ def _frechet_bar(rows: Sequence[Row]) -> Bar:
             continue
         best = min(judged, key=lambda row: row["frechet"])
         is_better.append(best["frechet"] < raster["frechet"])
-        said.append(f"{name_of(best)} at {size}: {_distance(best)}, raster {_distance(raster)}")
+        sure = "" if is_surely_apart(best, raster) else " (within the intervals)"
+        said.append(f"{name_of(best)} at {size}: {_distance(best)}, raster {_distance(raster)}{sure}")
     asked = "pyramid, masked or flow has a lower Fréchet distance than raster of equal size"
     return Bar(asked, "; ".join(said), any(is_better) if is_better else None)
 
 
 def _distance(row: Row) -> str:
     return f"{row['frechet']:.2f} ± {row['frechet_interval']:.2f}"
+
+
+def is_surely_apart(row: Row, other: Row) -> bool:
+    """Return whether the Fréchet distances of two rows differ by more than both intervals."""
+    apart: float = abs(row["frechet"] - other["frechet"])
+    return apart > row["frechet_interval"] + other["frechet_interval"]
 
 
 def raster_of(rows: Sequence[Row], size: str) -> Row:

@@ -1,4 +1,4 @@
-"""Make docs/results.md: every model that ships, measured and judged, from its weights.
+"""Make docs/results.md: three of the models that ship, measured and judged, from its weights.
 
     python scripts/results.py --frames 'FRAMES/train-0*.parquet' --valid-frames FRAMES/valid-00.parquet
 
@@ -103,7 +103,7 @@ def page(figures: dict[str, Figures], options: argparse.Namespace) -> str:
 
 Frames in all pictures: SuperTuxKart and its contributors, [supertuxkart.net](https://supertuxkart.net), CC BY-SA 4.0.
 
-The models that ship, measured from their weights (in float32) on {any_figures["frames"]:,} frames of
+Three of the models that ship, measured from their weights (in float32) on {any_figures["frames"]:,} frames of
 races that none has seen. Made on {date.today():%d %B %Y}, on {os.cpu_count()} cores ({platform.machine()}), by
 
     make results FRAMES='FRAMES/{frames}' VALID_FRAMES=FRAMES/{valid_frames}

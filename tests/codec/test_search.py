@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -117,12 +118,32 @@ def test_curvature_is_measured_along_every_channel(
         return torch.from_numpy(np.repeat(levels.repeat(p, 1).repeat(p, 2)[..., None], 3, axis=3))
 
     monkeypatch.setattr(tokenizer, "decode_vectors", decode)
-    got = search._Pictures(tokenizer, frames).curvature(tokenizer.encode(frames), 1.0)
+    got = search._Pictures(tokenizer, frames).curvature(tokenizer.encode(frames))
     assert np.array_equal(got, np.tile(3.0 * p**2 * worth**2, (2, 1)))
 
 
 def test_parts_of_one_are_as_fine_as_vectors_are_long() -> None:
-    assert [search.parts_of_one(np.array([[1.0, -top]])) for top in (1, 2, 3, 64, 127)] == [1, 4, 16, 4096, 16384]
+    parts = [search.Exact.of(np.array([[1.0, -top]])).parts for top in (1, 2, 3, 64, 127)]
+    assert parts == [1, 4, 16, 4096, 16384]
+    exact = search.Exact.of(np.array([[2.0]]))
+    assert exact.slopes(np.array([0.1, 0.2, -7.4])).tolist() == [0, 0.25, -7.5]
+
+
+@pytest.mark.parametrize(("top", "channels"), [(1, 10), (1, 32), (127, 8), (127, 5000)])
+def test_sums_are_exact_in_any_order_however_steep_the_error(top: int, channels: int) -> None:
+    rng = np.random.default_rng(0)
+    table = rng.integers(-top, top + 1, (32, channels)).astype(np.float64)
+    table[0] = top
+    exact, cells = search.Exact.of(table), (1, 2, 2)
+    slopes = exact.slopes(rng.normal(0, 1e30, (*cells, channels)) * rng.choice([1, 1e-25], (*cells, channels)))
+    curvature = exact.curvatures(np.abs(rng.normal(0, 1e30, (1, channels)) * rng.choice([1, 1e-25], (1, channels))))
+    assert np.abs(slopes).max() == exact.largest_slope > 1e6 / channels
+    linear = slopes - 2 * table[3] * curvature[0]
+    for values, of in ((linear, table), (curvature, np.square(table))):
+        wanted = [[sum(map(Fraction, row * code)) for code in of] for row in values.reshape(-1, channels)]
+        order = rng.permutation(channels)
+        for got in (values @ of.T, values[..., order] @ of[:, order].T):
+            assert (got.reshape(-1, len(of)) == np.array(wanted, dtype=object)).all()
 
 
 @needs_engine

@@ -70,8 +70,9 @@ def test_what_surrounds_it_changes_nothing(make_tokenizer, make_noise) -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
-def test_a_gpu_gives_the_same_tokens_and_pixels(make_tokenizer, make_noise) -> None:
-    tokenizer, frames = make_tokenizer(width=64), torch.from_numpy(make_noise(9, 40, 60)[:])
+@pytest.mark.parametrize("config", [BSQConfig(bits=3), FSQConfig((8, 2)), VQConfig(bits=4)])
+def test_a_gpu_gives_the_same_tokens_and_pixels(make_tokenizer, make_noise, config: QuantizerConfig) -> None:
+    tokenizer, frames = make_tokenizer(width=64, quantizer=config), torch.from_numpy(make_noise(9, 40, 60)[:])
     integer, on_gpu = IntegerTokenizer(tokenizer), IntegerTokenizer(copy.deepcopy(tokenizer).cuda())
     tokens = integer.encode(frames)
     assert torch.equal(on_gpu.encode(frames).cpu(), tokens)

@@ -93,6 +93,31 @@ def test_other_arrays_are_refused(make_tokenizer, make_noise) -> None:
             tokenizer.slopes(torch.full((2, 2, 3), 8), frames)
 
 
+@pytest.mark.parametrize("shape", [(1, 1, 8193), (1, 0, 3)])
+def test_pictures_of_no_size_or_too_large_are_refused(make_tokenizer, shape: tuple[int, ...]) -> None:
+    engine = EngineTokenizer(IntegerTokenizer(make_tokenizer(patch_size=2)))
+    tokens = torch.zeros(shape, dtype=torch.int64)
+    with pytest.raises(ShapeError, match="must be between 1 and 16384"):
+        engine.decode(tokens, (1, 1))
+    if shape[1]:
+        frames = torch.zeros(1, 2, 2 * shape[2], 3, dtype=torch.uint8)
+        for refused in (lambda: engine.slopes(tokens, frames), lambda: engine.encode(frames)):
+            with pytest.raises(ShapeError, match="width is 16386"):
+                refused()
+
+
+@pytest.mark.parametrize("tokens", [torch.zeros(2, 3), torch.zeros(1, 2, 3), torch.zeros(2, 3, dtype=torch.int64)])
+def test_tokens_that_are_none_are_refused(make_tokenizer, make_noise, tokens: torch.Tensor) -> None:
+    integer = IntegerTokenizer(make_tokenizer())
+    frames = torch.from_numpy(make_noise(1)[:])
+    for tokenizer in (integer, EngineTokenizer(integer)):
+        for refused in (lambda t=tokenizer: t.decode(tokens, (8, 12)), lambda t=tokenizer: t.slopes(tokens, frames)):
+            with pytest.raises(ShapeError, match=r"they must be int64 \(B, h, w\)"):
+                refused()
+        with pytest.raises(ShapeError, match="uint8"):
+            tokenizer.slopes(torch.zeros(1, 2, 3, dtype=torch.int64), frames[0, 0])
+
+
 def test_the_backend_is_chosen_by_name(make_tokenizer) -> None:
     assert isinstance(prepare_tokenizer(make_tokenizer()), EngineTokenizer)
     assert isinstance(prepare_tokenizer(make_tokenizer(), "engine"), EngineTokenizer)

@@ -8,6 +8,8 @@ from itertools import pairwise
 import pytest
 
 from bisquit.errors import ConfigError
+from bisquit.presets import PRESETS
+from bisquit.priors import KINDS, build_prior, starts_from_bits
 from bisquit.training import PriorRecipe, TokenizerRecipe, TrainingConfig
 
 
@@ -75,3 +77,27 @@ def test_settings_out_of_range_are_refused(field: str, value: float):
 
 def test_every_setting_explains_itself():
     assert set(TrainingConfig.descriptions()) == set(TrainingConfig().to_dict())
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_preset_has_a_prior_of_every_kind(preset: str, kind: str):
+    """Whatever of its recipe is for the preset's own kind alone is left out."""
+    recipe = PRESETS[preset].prior.of_kind(kind)
+    assert recipe.prior.kind == kind
+    assert recipe.prior.transformer == PRESETS[preset].prior.prior.transformer
+    if recipe.from_bits:
+        build_prior(recipe.prior, 4, (2, 3)).start_from_bits()
+
+
+def test_neighbours_are_as_many_as_a_kind_takes():
+    recipe = PRESETS["edit"].prior
+    kinds = ("any-order", "masked", "raster", "parts")
+    assert [recipe.of_kind(kind).prior.neighbours for kind in kinds] == [12, 12, 4, 4]
+
+
+def test_a_kind_that_cannot_start_from_bits_starts_without():
+    assert PRESETS["small"].prior.of_kind("parts").from_bits
+    assert not PRESETS["small"].prior.of_kind("flow").from_bits
+    assert starts_from_bits("raster")
+    assert not starts_from_bits("pyramid")

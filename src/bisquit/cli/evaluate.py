@@ -89,8 +89,8 @@ SHOWN = 16  # pairs on the sheet of --neighbours
     type=click.IntRange(min=0),
     default=0,
     show_default=True,
-    help="How many new frames to paint and judge by --frames, a thousand say; by the backend that `bisquit sample` "
-    "takes, unless --backend names one.",
+    help="How many new frames to paint and judge by --frames: at most as many as --real has, a thousand say. By the "
+    "backend that `bisquit sample` takes, unless --backend names one.",
 )
 @click.option(
     "--real",

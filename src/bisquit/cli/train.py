@@ -29,7 +29,7 @@ from bisquit.errors import ProcessLost
 from bisquit.frames import BUNDLED, FrameSet, load_splits
 from bisquit.generate import load, load_feature_network, shipped_models
 from bisquit.presets import PRESETS, get_preset
-from bisquit.priors import KINDS, of_kind
+from bisquit.priors import KINDS
 from bisquit.processes import on_first
 from bisquit.quantizers import default_quantizer, quantizer_kinds
 from bisquit.streaming import BLOCK_PICTURES, StreamedTokens
@@ -175,7 +175,7 @@ def prior(
         raise click.UsageError("pass either --tokens or --frames to train on")
     recipe = get_preset(preset).prior
     if kind:
-        recipe = recipe.replace(prior=of_kind(recipe.prior, kind))
+        recipe = recipe.of_kind(kind)
     recipe = override(recipe, given)
     begun = load(start) if start else None
     sentences = load_captions(captions) if captions else None

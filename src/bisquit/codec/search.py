@@ -15,6 +15,8 @@ machine and in any batch.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -58,11 +60,11 @@ def improve(
         return tokens
     pictures = _Pictures(tokenizer, frames)
     table = vectors_of(tokenizer.codebook)
-    parts = parts_of_one(table)
-    curvature = pictures.curvature(tokens, parts)
+    exact = Exact.of(table)
+    curvature = exact.curvatures(pictures.curvature(tokens))
     for sweep in range(sweeps):
         logits = prior.logits(tokens).view(*tokens.shape, -1).cpu().numpy()
-        slopes = np.rint(tokenizer.slopes(tokens, frames).cpu().numpy().astype(np.float64) * parts) / parts
+        slopes = exact.slopes(tokenizer.slopes(tokens, frames).cpu().numpy().astype(np.float64))
         errors = pictures.errors(tokens)
         for turn in range(APART**2):
             cells = (slice(None), slice(turn // APART, None, APART), slice(turn % APART, None, APART))
@@ -88,12 +90,35 @@ def vectors_of(codebook: Codebook) -> np.ndarray:
     return codebook.vectors(torch.arange(2**codebook.bits)).cpu().numpy().astype(np.float64)
 
 
-def parts_of_one(table: np.ndarray) -> float:
-    """Return of how many parts of 1 slopes and curvatures are multiples: what is rounded off then decides nothing.
+class Exact(NamedTuple):
+    """How slopes and curvatures are rounded, and how large they can be, for their sums to be exact in any order.
 
-    A power of two, of the square of the largest number that codes stand for: 1 for signs.
+    Those of whole numbers that codes stand for, up to `top` in each of `channels`: then all sums of `_cheapest`, in
+    parts of 1, are whole numbers of at most channels top (slope + 2 top curvature) parts = 2**52.
     """
-    return float(2 ** (int(np.square(table).max(initial=1)) - 1).bit_length())
+
+    parts: float
+    """Of 1, of which all are multiples: about top**2, so that what is rounded off decides nothing; 1 for signs."""
+    largest_slope: float
+    largest_curvature: float
+
+    @classmethod
+    def of(cls, table: np.ndarray) -> Exact:
+        """Return those for what all codes stand for, (codebook, channels)."""
+        top, channels = int(np.abs(table).max(initial=1)), table.shape[1]
+        parts = 2 ** (top**2 - 1).bit_length()
+        return cls(parts, 2**51 // (channels * top * parts), 2**50 // (channels * top**2 * parts))
+
+    def slopes(self, slopes: np.ndarray) -> np.ndarray:
+        """Round slopes of the error."""
+        return self._rounded(slopes, self.largest_slope)
+
+    def curvatures(self, curvatures: np.ndarray) -> np.ndarray:
+        """Round curvatures of the error."""
+        return self._rounded(curvatures, self.largest_curvature)
+
+    def _rounded(self, values: np.ndarray, largest: float) -> np.ndarray:
+        return (np.rint(values * self.parts) / self.parts).clip(-largest, largest)
 
 
 def _cheapest(
@@ -102,8 +127,7 @@ def _cheapest(
     """Return for each cell the code, int64 (B, h, w), of the least cost by the quadratic model of the error.
 
     tokens: int64 (B, h, w). slopes: (B, h, w, channels). curvature: (B, channels). prices: (B, h, w, codebook), what
-    codes cost. table: (codebook, channels), what they stand for. All are whole numbers, of parts of 1 even, small
-    enough for their sums to be exact, however they are made.
+    codes cost. table: (codebook, channels), what they stand for. The sums are exact, however they are made: `Exact`.
     """
     # (c - t) slopes + (c - t)^2 curvature, but for what is alike for all codes c
     linear = slopes - 2 * table[tokens] * curvature[:, None, None]
@@ -147,12 +171,12 @@ class _Pictures:
         )
         return whole.reshape(-1, rows, p, columns, p).sum(axis=(2, 4))
 
-    def curvature(self, tokens: Tensor, parts: float) -> np.ndarray:
+    def curvature(self, tokens: Tensor) -> np.ndarray:
         """Return the mean squares of what a step along each channel of a cell does to the pixels, (B, channels).
 
         They are measured at cells so far apart that they hardly meet, along a channel at each, in as few decodings as
         give every channel its probes: each as far as codes lie apart there, towards zero and beyond, so that a sign
-        becomes the other. parts: of 1, of which the result is a multiple.
+        becomes the other.
         """
         codebook, (rows, columns) = self._tokenizer.codebook, tokens.shape[1:]
         spread = codebook.spread.cpu().numpy()
@@ -172,7 +196,7 @@ class _Pictures:
             for of in range(channels):
                 squares[:, of] += changes[:, channel[around] == of].sum(axis=1)
             moves += np.bincount(channel, minlength=channels)
-        return np.rint(squares / (np.square(spread) * moves) * parts) / parts
+        return squares / (np.square(spread) * moves)
 
 
 def _probes(cells: int) -> np.ndarray:

@@ -26,6 +26,8 @@ MOST_DISTANCES = 2**18
 """Held at a time, of so many places as that allows to all vectors: 2 MB, which a processor has near."""
 MOST_STEPS = 2.0**12
 """What lies further out is taken to lie here; vectors have at most 127 steps."""
+MOST_LEVELS = 128
+"""Of a channel: of more, some would be the same in int8."""
 BORDER_UNITS = 2**16
 """Borders between levels are multiples of one of so many parts of 1, far enough from half-way for any libm to agree."""
 
@@ -92,7 +94,8 @@ class LevelsCodebook(Codebook):
     def tokens_of(self, projected: Tensor) -> Tensor:
         """Return the tokens, int64 (B, h, w), of z (B, h, w, channels): a level's border is the level's own."""
         channels = projected.flatten(0, 2).T.contiguous()
-        digits = torch.searchsorted(self.borders, channels, right=True)
+        beyond = torch.searchsorted(self.borders, channels, right=True)
+        digits = torch.minimum(beyond, self.masks[:, None])  # what is infinite, or no number, is the last
         return (digits << self.places[:, None]).sum(dim=0).view(projected.shape[:3])
 
     def vectors(self, tokens: Tensor) -> Tensor:
@@ -122,14 +125,14 @@ class VectorsCodebook(Codebook):
     def tokens_of(self, projected: Tensor) -> Tensor:
         """Return the tokens, int64 (B, h, w), of v (B, h, w, channels), rounded to steps: the first of equals."""
         step = torch.full_like(projected[..., :1], self.step)
-        steps = (projected * (torch.ones_like(step) / step)).round().clamp(-MOST_STEPS, MOST_STEPS)
+        steps = (projected.nan_to_num() * (torch.ones_like(step) / step)).round().clamp(-MOST_STEPS, MOST_STEPS)
         places, codes = steps.double().flatten(0, 2), len(self.table)
-        # A whole number tells of the distance, but for what all codes share, and below it of the code.
+        # A whole number tells of the distance, but for what all codes share, and below it of the code: exact, and below
+        # 2**53, for codes that have at most 2**32 numbers together.
         along = self.table.double().T * (-2 * codes)
         nothing = self.norms * codes + torch.arange(codes, device=places.device)
-        with torch.autocast(places.device.type, enabled=False):  # whatever surrounds this must not round the products
-            parts = places.split(max(1, MOST_DISTANCES // codes))
-            least = torch.cat([torch.addmm(nothing, part, along).amin(dim=1) for part in parts])
+        parts = places.split(max(1, MOST_DISTANCES // codes))
+        least = torch.cat([torch.addmm(nothing, part, along).amin(dim=1) for part in parts])
         return least.long().remainder(codes).view(projected.shape[:3])
 
     def vectors(self, tokens: Tensor) -> Tensor:
@@ -139,14 +142,22 @@ class VectorsCodebook(Codebook):
 
 
 def codebook_of(quantizer: Quantizer) -> Codebook:
-    """Return what a quantizer's tokens stand for, in whole numbers. Raises ModelError if they are not of a place each.
+    """Return what a quantizer's tokens stand for, in whole numbers, where the quantizer is.
 
-    Signs are exact. Levels are rounded to 127ths, vectors to 127ths of the largest number in any.
+    Signs are exact. Levels are rounded to 127ths, vectors to 127ths of the largest number in any: one that is far out
+    is dear to all others. Raises ModelError if tokens are not of a place each, or their levels too many to be told
+    apart.
     """
+    return _codebook_of(quantizer).to(quantizer.down.weight.device)
+
+
+def _codebook_of(quantizer: Quantizer) -> Codebook:
     if isinstance(quantizer, SignsQuantizer):
         return LevelsCodebook([[0.0]] * quantizer.bits, [[-1, 1]] * quantizer.bits, quantizer.corner)
     if isinstance(quantizer, FSQ):
         counts = quantizer.config.levels
+        if max(counts) > MOST_LEVELS:
+            raise ModelError(f"a channel has {max(counts)} levels: in integers it can have {MOST_LEVELS} at most")
         return LevelsCodebook([_borders(n) for n in counts], [_values(n) for n in counts], 1 / SIGNED_LIMIT)
     if isinstance(quantizer, VQ):
         return VectorsCodebook(quantizer.codebook)

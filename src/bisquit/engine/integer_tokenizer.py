@@ -65,7 +65,11 @@ class IntegerTokenizer(nn.Module):
         return self.codebook.tokens_of(self.down(x))
 
     def decode(self, tokens: Tensor, size: tuple[int, int]) -> Tensor:
-        """Turn tokens, int64 (B, h, w), into frames, uint8 (B, H, W, 3), cropped to size (H, W)."""
+        """Turn tokens, int64 (B, h, w), into frames, uint8 (B, H, W, 3), cropped to size (H, W).
+
+        Raises ShapeError for other arrays, TokenError for tokens that are not of the codebook.
+        """
+        check_are_tokens(tokens)
         return self.decode_vectors(self.codebook.vectors(tokens), size)
 
     @torch.no_grad()
@@ -178,10 +182,18 @@ class IntegerBlock(nn.Module):
 
 
 def check_pairs(tokens: Tensor, frames: Tensor, patch_size: int) -> None:
-    """Raise ShapeError unless tokens (B, h, w) are on the grid of frames (B, H, W, 3), and as many."""
+    """Raise ShapeError unless tokens, int64 (B, h, w), are on the grid of frames, uint8 (B, H, W, 3), and as many."""
+    check_frames(frames)
+    check_are_tokens(tokens)
     wanted = (len(frames), *patch_grid(frames.shape[1], frames.shape[2], patch_size))
     if tuple(tokens.shape) != wanted:
         raise ShapeError(f"tokens are {tuple(tokens.shape)}: they must be {wanted} for frames {tuple(frames.shape)}")
+
+
+def check_are_tokens(tokens: Tensor) -> None:
+    """Raise ShapeError unless tokens are int64 (B, h, w)."""
+    if tokens.ndim != 3 or tokens.dtype != torch.int64:
+        raise ShapeError(f"tokens are {tokens.dtype} {tuple(tokens.shape)}: they must be int64 (B, h, w)")
 
 
 def in_steps(slopes: Tensor, codebook: Codebook) -> Tensor:

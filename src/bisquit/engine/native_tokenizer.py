@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -10,7 +12,7 @@ from torch import Tensor
 
 from bisquit.autoencoder import check_frames
 from bisquit.config import require
-from bisquit.engine.integer_tokenizer import IntegerTokenizer, check_pairs, in_steps
+from bisquit.engine.integer_tokenizer import IntegerTokenizer, check_are_tokens, check_pairs, in_steps
 from bisquit.engine.native import engine_missing, integer_arrays, usable_kernels
 from bisquit.errors import ModelError, ShapeError
 
@@ -49,28 +51,39 @@ class EngineTokenizer:
 
     def encode(self, frames: Tensor) -> Tensor:
         """Turn frames, uint8 (B, H, W, 3), into tokens, int64 (B, h, w)."""
-        try:
-            projected = self._tokenizer.project(_frames(frames), self.threads, self.kernels)
-        except ValueError as error:  # of frames that are too large
-            raise ShapeError(str(error)) from error
+        pixels = _frames(frames)
+        with _sizes_named():
+            projected = self._tokenizer.project(pixels, self.threads, self.kernels)
         return self.codebook.tokens_of(torch.from_numpy(projected))
 
     def decode(self, tokens: Tensor, size: tuple[int, int]) -> Tensor:
         """Turn tokens, int64 (B, h, w), into frames, uint8 (B, H, W, 3), cropped to size (H, W)."""
+        check_are_tokens(tokens)
         return self.decode_vectors(self.codebook.vectors(tokens), size)
 
     def decode_vectors(self, vectors: Tensor, size: tuple[int, int]) -> Tensor:
         """Turn vectors, int8 (B, h, w, channels), into frames: `IntegerTokenizer.decode_vectors`."""
-        p, (rows, columns) = self.patch_size, vectors.shape[1:3]
-        frames = self._tokenizer.decode(vectors.contiguous().numpy(), rows * p, columns * p, self.threads, self.kernels)
+        steps, p, (rows, columns) = vectors.contiguous().numpy(), self.patch_size, vectors.shape[1:3]
+        with _sizes_named():
+            frames = self._tokenizer.decode(steps, rows * p, columns * p, self.threads, self.kernels)
         return torch.from_numpy(np.ascontiguousarray(frames[:, : size[0], : size[1]]))
 
     def slopes(self, tokens: Tensor, frames: Tensor) -> Tensor:
         """Return how the squared error changes, float32 (B, h, w, channels): `IntegerTokenizer.slopes`."""
         check_pairs(tokens, frames, self.patch_size)
-        vectors = self.codebook.vectors(tokens).contiguous().numpy()
-        slopes = self._tokenizer.slopes(vectors, _frames(frames), self.threads, self.kernels)
+        steps, pixels = self.codebook.vectors(tokens).contiguous().numpy(), _frames(frames)
+        with _sizes_named():
+            slopes = self._tokenizer.slopes(steps, pixels, self.threads, self.kernels)
         return in_steps(torch.from_numpy(slopes), self.codebook)
+
+
+@contextmanager
+def _sizes_named() -> Iterator[None]:
+    """Have the engine's refusal of pictures that are too large, too many or empty be a ShapeError."""
+    try:
+        yield
+    except ValueError as error:
+        raise ShapeError(str(error)) from error
 
 
 def _frames(frames: Tensor) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -42,12 +42,21 @@ def build_prior(config: PriorConfig, bits: int, grid: tuple[int, int]) -> Prior:
 def of_kind(config: PriorConfig, kind: str) -> PriorConfig:
     """Return the configuration of a kind of prior that has what `config` has, wherever both have it.
 
-    Raises ConfigError if there is no such kind, or if what they share does not fit it.
+    Of neighbours it has at most as many as its kind takes. Raises ConfigError if there is no such kind.
     """
     require(kind in KINDS, "prior", kind, "one of " + ", ".join(KINDS))
-    names = {field.name for field in fields(KINDS[kind])} - {"kind"}
+    wanted: Any = KINDS[kind]
+    names = {field.name for field in fields(wanted)} - {"kind"}
     shared = {field.name: getattr(config, field.name) for field in fields(config) if field.name in names}
-    return KINDS[kind](**shared)
+    if "neighbours" in shared:
+        shared["neighbours"] = min(shared["neighbours"], wanted.most_neighbours)
+    made: PriorConfig = wanted(**shared)
+    return made
+
+
+def starts_from_bits(kind: str) -> bool:
+    """Return whether priors of a kind can begin with tokens as alike as their bits."""
+    return PRIORS[KINDS[kind]].start_from_bits is not Prior.start_from_bits
 
 
 __all__ = [
@@ -72,4 +81,5 @@ __all__ = [
     "SequentialPrior",
     "build_prior",
     "of_kind",
+    "starts_from_bits",
 ]

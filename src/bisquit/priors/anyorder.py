@@ -12,7 +12,7 @@ or in random order. After sigma-GPT (Pannatier et al. 2024, arXiv:2404.09562), w
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,7 @@ from bisquit.processes import WHOLE, Part, own_part
 class AnyOrderConfig(CausalConfig):
     """The shape of an `AnyOrderPrior`."""
 
+    most_neighbours: ClassVar[int] = len(AROUND)
     kind: Literal["any-order"] = field(default="any-order", kw_only=True)
     scattered: float = 0.5
     """Share of the pictures to learn from in which what is known is scattered; in the others it is within or without a
@@ -35,8 +36,8 @@ class AnyOrderConfig(CausalConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        wanted = f"between 0 and {len(AROUND)}"
-        require(0 <= self.neighbours <= len(AROUND), "neighbours", self.neighbours, wanted)
+        wanted = f"between 0 and {self.most_neighbours}"
+        require(0 <= self.neighbours <= self.most_neighbours, "neighbours", self.neighbours, wanted)
         require(0 <= self.scattered <= 1, "scattered", self.scattered, "in [0, 1]")
 
 

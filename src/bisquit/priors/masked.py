@@ -14,7 +14,7 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +42,7 @@ Masking = Literal["uniform", "cosine"]
 class MaskedConfig(Settings):
     """The shape of a `MaskedPrior`, and how it learns."""
 
+    most_neighbours: ClassVar[int] = len(AROUND)
     kind: Literal["masked"] = field(default="masked", kw_only=True)
     transformer: TransformerConfig = field(default_factory=TransformerConfig)
     neighbours: int = 0
@@ -52,8 +53,8 @@ class MaskedConfig(Settings):
     """How the share of a picture is drawn that is masked to learn from: all alike, or most often nearly all of it."""
 
     def __post_init__(self) -> None:
-        wanted = f"between 0 and {len(AROUND)}"
-        require(0 <= self.neighbours <= len(AROUND), "neighbours", self.neighbours, wanted)
+        wanted = f"between 0 and {self.most_neighbours}"
+        require(0 <= self.neighbours <= self.most_neighbours, "neighbours", self.neighbours, wanted)
         require_condition_size(self.condition_size)
 
 

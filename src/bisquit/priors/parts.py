@@ -14,7 +14,7 @@ et al. 2024, arXiv:2412.04431), which takes the bits of a token for independent.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +41,7 @@ MOST_PART_BITS = 12  # 4,096 logits a step
 class PartsConfig(Settings):
     """The shape of a `PartsPrior`."""
 
+    most_neighbours: ClassVar[int] = len(ABOVE)
     kind: Literal["parts"] = field(default="parts", kw_only=True)
     transformer: TransformerConfig = field(default_factory=TransformerConfig)
     neighbours: int = 0
@@ -55,8 +56,8 @@ class PartsConfig(Settings):
     """Take the parts of a token as independent of one another, given the tokens before."""
 
     def __post_init__(self) -> None:
-        wanted = f"between 0 and {len(ABOVE)}"
-        require(0 <= self.neighbours <= len(ABOVE), "neighbours", self.neighbours, wanted)
+        wanted = f"between 0 and {self.most_neighbours}"
+        require(0 <= self.neighbours <= self.most_neighbours, "neighbours", self.neighbours, wanted)
         require_condition_size(self.condition_size)
         require(1 <= self.parts <= 32, "parts", self.parts, "between 1 and 32")
         require(1 <= self.part_width <= 65536, "part_width", self.part_width, "between 1 and 65536")

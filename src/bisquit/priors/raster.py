@@ -7,7 +7,7 @@ of a step are tokens above its own, known since long.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from bisquit.priors.causal import ABOVE, CausalConfig, CausalPrior, places_aroun
 class RasterConfig(CausalConfig):
     """The shape of a `RasterPrior`."""
 
+    most_neighbours: ClassVar[int] = len(ABOVE)
     kind: Literal["raster"] = field(default="raster", kw_only=True)
     positions: Literal["none", "learned", "row-column", "rotary"] = "learned"
     """How a step knows its place: not at all, a vector for each place, one for the row plus one for the column, or
@@ -27,8 +28,8 @@ class RasterConfig(CausalConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        wanted = f"between 0 and {len(ABOVE)}"
-        require(0 <= self.neighbours <= len(ABOVE), "neighbours", self.neighbours, wanted)
+        wanted = f"between 0 and {self.most_neighbours}"
+        require(0 <= self.neighbours <= self.most_neighbours, "neighbours", self.neighbours, wanted)
         if self.positions == "rotary":
             head_width = self.transformer.head_width
             require(

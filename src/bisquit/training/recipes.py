@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from bisquit.config import Settings, require
 from bisquit.features import FeatureNetworkConfig
 from bisquit.frames.augment import Augmentation
-from bisquit.priors import PriorConfig, PyramidConfig, RasterConfig
+from bisquit.priors import PriorConfig, PyramidConfig, RasterConfig, of_kind, starts_from_bits
 from bisquit.tokenizer import TokenizerConfig
 from bisquit.training.settings import TrainingConfig
 from bisquit.training.sharpening import Sharpening
@@ -50,6 +50,11 @@ class PriorRecipe(Settings):
         require(0 <= self.flipped <= 0.5, "flipped", self.flipped, "in [0, 0.5]")
         is_pyramid = isinstance(self.prior, PyramidConfig)
         require(is_pyramid or not self.flipped, "flipped", self.flipped, "0 but for a pyramid prior")
+
+    def of_kind(self, kind: str) -> PriorRecipe:
+        """Return the recipe for another kind of prior, which has what the kinds share: `bisquit.priors.of_kind`."""
+        from_bits = self.from_bits and starts_from_bits(kind)
+        return self.replace(prior=of_kind(self.prior, kind), from_bits=from_bits)
 
 
 @dataclass(frozen=True)
