@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import click
 
@@ -59,7 +59,7 @@ def _fields(cls: type[Settings]) -> Iterator[tuple[str, Any, str]]:
     for name, hint in get_type_hints(cls).items():
         if members := _members(hint):
             yield from _fields_of_family(members)
-        elif name != "kind" and not _is_nested(hint):
+        elif name != "kind" and get_origin(hint) is not ClassVar and not _is_nested(hint):
             yield name, hint, texts.get(name, "")
 
 
