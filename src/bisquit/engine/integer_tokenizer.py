@@ -39,7 +39,7 @@ class IntegerTokenizer(nn.Module):
         super().__init__()
         if not all(parameter.isfinite().all() for parameter in tokenizer.parameters()):
             raise ModelError("the tokenizer has weights that are not finite: it is damaged, or its training diverged")
-        self.config, self.bits = tokenizer.config, tokenizer.bits
+        self.config = tokenizer.config
         self.codebook = codebook_of(tokenizer.quantizer)
         self.patch_size = tokenizer.patch_size
         up = cast(nn.Module, tokenizer.quantizer.up)

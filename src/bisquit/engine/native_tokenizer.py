@@ -32,7 +32,7 @@ class EngineTokenizer:
         known = usable_kernels()
         require(not kernels or kernels in known, "kernels", kernels, "one of " + ", ".join(known))
         require(threads is None or 1 <= threads <= 1024, "threads", threads, "between 1 and 1024")
-        self.bits, self.patch_size = tokenizer.bits, tokenizer.patch_size
+        self.patch_size = tokenizer.patch_size
         self.codebook = copy.deepcopy(tokenizer.codebook).cpu()
         self.threads = threads or torch.get_num_threads()
         self.kernels = kernels

@@ -36,8 +36,6 @@ class AnyOrderConfig(CausalConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        wanted = f"between 0 and {self.most_neighbours}"
-        require(0 <= self.neighbours <= self.most_neighbours, "neighbours", self.neighbours, wanted)
         require(0 <= self.scattered <= 1, "scattered", self.scattered, "in [0, 1]")
 
 

@@ -144,6 +144,11 @@ def require_condition_size(size: int) -> None:
     require(0 <= size <= 65536, "condition_size", size, "between 0 and 65536")
 
 
+def require_neighbours(neighbours: int, most: int) -> None:
+    """Raise ConfigError unless a place may be told of so many tokens around it."""
+    require(0 <= neighbours <= most, "neighbours", neighbours, f"between 0 and {most}")
+
+
 class Path(NamedTuple):
     """How each picture of a batch goes from step to step, where that is not the prior's own way."""
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +34,7 @@ from bisquit.priors.base import (
     Prior,
     SequentialPrior,
     require_condition_size,
+    require_neighbours,
     to_steps,
 )
 from bisquit.transformer import KeyValueCache, Transformer, TransformerConfig
@@ -47,6 +48,7 @@ AROUND = (*ABOVE, (0, -1), (0, 1), (1, 0), (1, -1), (1, 1), (0, -2), (0, 2), (2,
 class CausalConfig(Settings):
     """The shape of a `CausalPrior`."""
 
+    most_neighbours: ClassVar[int] = 64
     transformer: TransformerConfig = field(default_factory=TransformerConfig)
     neighbours: int = 0
     """Tokens near a step's own that its input takes beside the last."""
@@ -54,7 +56,7 @@ class CausalConfig(Settings):
     """Numbers of a condition that says what to paint; 0 for a prior that takes none."""
 
     def __post_init__(self) -> None:
-        require(0 <= self.neighbours <= 64, "neighbours", self.neighbours, "between 0 and 64")
+        require_neighbours(self.neighbours, self.most_neighbours)
         require_condition_size(self.condition_size)
 
 

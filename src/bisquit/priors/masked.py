@@ -21,7 +21,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bisquit.config import Settings, require
-from bisquit.priors.base import FIRST_STD, ConditionalPrior, Prior, require_condition_size, token_nats
+from bisquit.priors.base import (
+    FIRST_STD,
+    ConditionalPrior,
+    Prior,
+    require_condition_size,
+    require_neighbours,
+    token_nats,
+)
 from bisquit.priors.causal import (
     AROUND,
     CausalPrior,
@@ -53,8 +60,7 @@ class MaskedConfig(Settings):
     """How the share of a picture is drawn that is masked to learn from: all alike, or most often nearly all of it."""
 
     def __post_init__(self) -> None:
-        wanted = f"between 0 and {self.most_neighbours}"
-        require(0 <= self.neighbours <= self.most_neighbours, "neighbours", self.neighbours, wanted)
+        require_neighbours(self.neighbours, self.most_neighbours)
         require_condition_size(self.condition_size)
 
 

@@ -29,6 +29,7 @@ from bisquit.priors.base import (
     SequentialPrior,
     joined,
     require_condition_size,
+    require_neighbours,
     to_steps,
 )
 from bisquit.priors.causal import ABOVE, add_embedded, around_steps, draw_from_bits, places_around
@@ -56,8 +57,7 @@ class PartsConfig(Settings):
     """Take the parts of a token as independent of one another, given the tokens before."""
 
     def __post_init__(self) -> None:
-        wanted = f"between 0 and {self.most_neighbours}"
-        require(0 <= self.neighbours <= self.most_neighbours, "neighbours", self.neighbours, wanted)
+        require_neighbours(self.neighbours, self.most_neighbours)
         require_condition_size(self.condition_size)
         require(1 <= self.parts <= 32, "parts", self.parts, "between 1 and 32")
         require(1 <= self.part_width <= 65536, "part_width", self.part_width, "between 1 and 65536")

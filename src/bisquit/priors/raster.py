@@ -28,8 +28,6 @@ class RasterConfig(CausalConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        wanted = f"between 0 and {self.most_neighbours}"
-        require(0 <= self.neighbours <= self.most_neighbours, "neighbours", self.neighbours, wanted)
         if self.positions == "rotary":
             head_width = self.transformer.head_width
             require(
